@@ -1,0 +1,159 @@
+"""One byte budget over everything held: unfinished content, the channel, librdkafka, unanswered reports.
+
+It counts bytes and knows who waits for them; it knows neither HTTP nor Kafka.  All of it lives in the
+Trio thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import trio
+
+from ingest.errors import Overloaded
+
+
+class Hold:
+    """Bytes taken from a budget, until `release`.
+
+    Whoever has the hold owns the bytes; handing it on (from a request to its delivery) hands on the
+    duty to release it.  Releasing twice is the same as once.
+    """
+
+    __slots__ = ("_budget", "_peer", "_window", "size")
+
+    def __init__(self, budget: Budget, size: int, peer: str | None, window: bool) -> None:
+        self._budget = budget
+        self._peer = peer
+        self._window = window
+        self.size = size
+
+    def grow(self, size: int) -> None:
+        """Take `size` bytes more, now or never.
+
+        Growing content never waits for room: two that wait would wait for each other.
+
+        Raises `Overloaded` where there is no room; what was held stays held.
+        """
+        self._budget._take(size, self._peer, self._window)
+        self.size += size
+
+    def shrink(self, size: int) -> None:
+        """Give back all but `size` bytes, once the real size of what was announced is known."""
+        if size < self.size:
+            self._budget._give(self.size - size, self._peer, self._window)
+            self.size = size
+
+    def finish(self) -> None:
+        """The content is complete: it no longer counts as its peer's unfinished content."""
+        if self._peer is not None:
+            self._budget._give_share(self.size, self._peer, window=False)
+            self._peer = None
+
+    def release(self) -> None:
+        """Give everything back."""
+        if self.size:
+            self._budget._give(self.size, self._peer, self._window)
+            self.size = 0
+
+
+class Budget:
+    """A limit of bytes, and who holds how many of them.
+
+    Three bounds hold at once: all holds together stay within `limit_bytes`; one peer's unfinished
+    content stays within a quarter of it, so that one client cannot keep the others out (a single
+    request is always let in); and the windows of streams stay within a half of it, so that what a
+    stream has read can always move on.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+        self._window_bytes = 0
+        self._peers: dict[str, int] = {}
+        self._waiting: deque[tuple[trio.lowlevel.Task, int]] = deque()
+
+    async def acquire(
+        self, size: int, wait_seconds: float = 0, peer: str | None = None, *, window: bool = False
+    ) -> Hold:
+        """Take `size` bytes, waiting for room in line for at most `wait_seconds`.
+
+        With a `peer`, they are for content that is about to be read from it; `window` says that it is a
+        stream's.  Raises `Overloaded` where there is no room, or none in time.  Cancelled: nothing was
+        taken.  Does not pass a checkpoint unless it waits.
+        """
+        self._take_share(size, peer, window)
+        try:
+            if not self._waiting and self._fits(size):
+                self.held_bytes += size
+            else:
+                if wait_seconds <= 0 or size > self.limit_bytes:
+                    raise self._full()
+                with trio.move_on_after(wait_seconds) as scope:
+                    await self._wait_in_line(size)
+                if scope.cancelled_caught:
+                    raise self._full()
+        except BaseException:
+            self._give_share(size, peer, window)
+            raise
+        return Hold(self, size, peer, window)
+
+    async def _wait_in_line(self, size: int) -> None:
+        entry = (trio.lowlevel.current_task(), size)
+        self._waiting.append(entry)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._waiting.remove(entry)
+            self._serve_line()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _serve_line(self) -> None:
+        while self._waiting and self._fits(self._waiting[0][1]):
+            task, size = self._waiting.popleft()
+            self.held_bytes += size
+            trio.lowlevel.reschedule(task)
+
+    def _fits(self, size: int) -> bool:
+        return self.held_bytes + size <= self.limit_bytes
+
+    def _full(self) -> Overloaded:
+        return Overloaded(f"the service holds {self.held_bytes} of limits.held_bytes = {self.limit_bytes}")
+
+    def _take(self, size: int, peer: str | None, window: bool) -> None:
+        if self._waiting or not self._fits(size):
+            raise self._full()
+        self._take_share(size, peer, window)
+        self.held_bytes += size
+
+    def _give(self, size: int, peer: str | None, window: bool) -> None:
+        self._give_share(size, peer, window)
+        self.held_bytes -= size
+        if self._waiting:
+            self._serve_line()
+
+    def _take_share(self, size: int, peer: str | None, window: bool) -> None:
+        if window:
+            if self._window_bytes + size > self.limit_bytes // 2:
+                raise Overloaded("open streams already hold half of limits.held_bytes")
+            self._window_bytes += size
+        if peer is not None:
+            unfinished = self._peers.get(peer, 0)
+            if unfinished and unfinished + size > self.limit_bytes // 4:
+                if window:
+                    self._window_bytes -= size
+                raise Overloaded(
+                    "unfinished requests of this client already hold a quarter of limits.held_bytes"
+                )
+            self._peers[peer] = unfinished + size
+
+    def _give_share(self, size: int, peer: str | None, window: bool) -> None:
+        if window:
+            self._window_bytes -= size
+        if peer is not None:
+            left = self._peers[peer] - size
+            if left:
+                self._peers[peer] = left
+            else:
+                del self._peers[peer]

@@ -1,0 +1,231 @@
+"""The command line: arguments become a Config, a Config becomes a running service, an end an exit code.
+
+Nothing about a request is decided here.  Exit codes: 0 drained, 1 an outcome is unknown or a 202 was
+lost, 2 wrong configuration.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+import ingest
+from ingest import logs
+from ingest.config import read_files
+from ingest.errors import ConfigError
+from ingest.http.listeners import open_tls
+from ingest.kafka import devbroker
+from ingest.kafka.consumer import ConsumedRecord, open_topic
+from ingest.kafka.producer import check_settings
+from ingest.loading import as_toml, load
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="The configuration, in TOML.")
+]
+Brokers = Annotated[
+    str | None,
+    typer.Option("--bootstrap-servers", metavar="HOST:PORT,…", help="Kafka's brokers; else one runs inside."),
+]
+KafkaSettings = Annotated[
+    list[str] | None,
+    typer.Option("--kafka", metavar="KEY=VALUE", help="A setting of librdkafka; may be repeated."),
+]
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    app(prog_name="ingest")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ingest {ingest.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _ingest(
+    version: Annotated[  # the callback answers it
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take events over HTTP and put each one into Apache Kafka."""
+
+
+@app.command()
+def serve(
+    config: ConfigFile = None,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where to listen.")] = None,
+    port: Annotated[str | None, typer.Option(metavar="PORT", help="0 takes a free one.")] = None,
+    bootstrap_servers: Brokers = None,
+    kafka: KafkaSettings = None,
+    route: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH=TOPIC", help="A route; may be repeated; replaces the configured ones."),
+    ] = None,
+    topic: Annotated[str | None, typer.Option(metavar="NAME", help='The topic behind "/".')] = None,
+    http: Annotated[str | None, typer.Option(metavar="auto|h11|httptools", help="The HTTP/1 parser.")] = None,
+    grace_seconds: Annotated[
+        str | None, typer.Option(metavar="SECONDS", help="What a drain may take.")
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(metavar="text|json", help="What the log is written as.")
+    ] = None,
+) -> None:
+    """Serve, until SIGTERM or SIGINT; a second one gives up what is pending."""
+    with _config_errors():
+        settings = load(
+            config,
+            os.environ,
+            {
+                "--host": host,
+                "--port": port,
+                "--bootstrap-servers": bootstrap_servers,
+                "--kafka": kafka,
+                "--route": route,
+                "--topic": topic,
+                "--http": http,
+                "--grace-seconds": grace_seconds,
+                "--log-format": log_format,
+            },
+        )
+        logs.configure(settings.log.format)
+        code = trio.run(_serve, settings)
+    raise typer.Exit(code)
+
+
+@app.command()
+def tail(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
+    bootstrap_servers: Brokers = None,
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="From the oldest record; else from now on.")
+    ] = False,
+    count: Annotated[int | None, typer.Option(metavar="N", min=1, help="End after N records.")] = None,
+    kafka: KafkaSettings = None,
+    config: ConfigFile = None,
+) -> None:
+    """Print the records of TOPIC, one JSON line each."""
+    logs.configure("text")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with _config_errors():
+            flags = {"--bootstrap-servers": bootstrap_servers, "--kafka": kafka}
+            settings = read_files(load(config, os.environ, flags).kafka)
+            if "bootstrap.servers" not in settings:
+                settings["bootstrap.servers"] = _inside_broker()
+            with open_topic(topic, settings, from_beginning=from_beginning) as records:
+                for record in islice(records, count):
+                    sys.stdout.buffer.write(_line(record))
+                    sys.stdout.buffer.flush()
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:  # whoever read has enough, as head does; Python would flush once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@app.command()
+def check(file: Annotated[Path | None, typer.Argument(metavar="[FILE]")] = None) -> None:
+    """Say what is wrong with the configuration, or print it as it is in force, with secrets masked."""
+    with _config_errors():
+        config = load(file, os.environ, {})
+        check_settings(config.producer_settings)
+        open_tls(config.http)
+    for warning in config.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(as_toml(config), nl=False)
+
+
+@contextmanager
+def _config_errors() -> Iterator[None]:
+    """End the program with one line and exit code 2 for a ConfigError, also one that comes in a group."""
+    wrong: list[ConfigError] = []
+    try:
+        yield
+    except* ConfigError as group:
+        wrong = list(_leaves(group))
+    for error in wrong:
+        typer.echo(f"config: {error}", err=True)
+    if wrong:
+        raise typer.Exit(2)
+
+
+def _leaves(group: BaseExceptionGroup[ConfigError]) -> Iterator[ConfigError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+async def _serve(config: ingest.Config) -> int:
+    """Serve until a signal; returns the exit code."""
+    server: ingest.Server | None = None
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            abandoning = nursery.cancel_scope
+
+            async def obey() -> None:
+                await anext(signals)
+                if server is None:
+                    abandoning.cancel()
+                    return
+                nursery.start_soon(server.shutdown)
+                await anext(signals)
+                log.warning("abandoned", extra={"pending": server.ledger.pending})
+                abandoning.cancel()
+
+            async with trio.open_nursery() as serving:
+                nursery.start_soon(obey)
+                server = await serving.start(ingest.serve, config)
+            nursery.cancel_scope.cancel()
+    if server is None:
+        return 0
+    ledger = server.ledger
+    return 1 if ledger.unknown or ledger.lost or ledger.pending else 0
+
+
+def _inside_broker() -> str:
+    address = devbroker.find()
+    if address is None:
+        raise ConfigError("no brokers: name them with --bootstrap-servers, or run ingest serve without them")
+    return address
+
+
+def _line(record: ConsumedRecord) -> bytes:
+    values = record._asdict()
+    values["key"] = _shown(record.key)
+    values["headers"] = [[name, _shown(value)] for name, value in record.headers]
+    values["value"] = _shown(record.value)
+    line = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    # JSON lets these stand, but a terminal obeys the first, and some readers break lines at the others.
+    line = re.sub("[\x7f-\x9f\u2028\u2029]", lambda match: f"\\u{ord(match[0]):04x}", line)
+    return line.encode() + b"\n"
+
+
+def _shown(data: bytes | None) -> str | dict[str, str] | None:
+    if data is None:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}

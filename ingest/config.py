@@ -1,0 +1,382 @@
+"""Every option, its default and the relations between options: one frozen, checked `Config`.
+
+Defaults live here and nowhere else.  A `Config` that exists is right: whoever builds one, from Python
+or through `ingest.loading`, gets a `ConfigError` that names the option, its value and what would be
+right.  Files, the environment and flags are `ingest.loading`'s; what librdkafka thinks of its own
+settings is asked by `ingest.kafka.producer`.  No trio, and nothing of a request.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ingest.errors import ConfigError
+from ingest.options import MASK, check_topic, convert, is_secret, shown
+
+KafkaValue: TypeAlias = str | int | float | bool
+"""What one of librdkafka's settings may be given as."""
+
+_Bytes: TypeAlias = Annotated[int, Meta(ge=1)]
+_Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
+_SecondsOrNone: TypeAlias = Annotated[float, Meta(ge=0)]
+_Text: TypeAlias = Annotated[str, Meta(min_length=1)]
+
+NATIVE_PATH = "/topics/{topic}/records"
+"""The native way's own route, there while `http.native` is true."""
+
+_RECORD_OVERHEAD_BYTES = 512  # what the budget charges beyond a record's own bytes (ingest.records)
+_FRAMING_BYTES = 1024
+# librdkafka (2.16) holds key + value + headers + 36 bytes against message.max.bytes, and 2 to 6 bytes of
+# lengths for each header; a request head has at most 100 fields.
+_LARGEST_MESSAGE_MAX_BYTES = 1_000_000_000  # librdkafka's own bound
+
+_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*")
+
+_ALIASES = {
+    "metadata.broker.list": "bootstrap.servers",
+    "request.required.acks": "acks",
+    "delivery.timeout.ms": "message.timeout.ms",
+    "queue.buffering.max.ms": "linger.ms",
+}
+"""librdkafka's second names for the settings that have a default or a relation here."""
+
+
+class _Section(Struct, frozen=True, forbid_unknown_fields=True):
+    def _called(self, option: str) -> str:
+        return f"{type(self).__name__.lower()}.{option}"
+
+    def __post_init__(self) -> None:
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            converted = convert(self._called(field.name), value, field.type)
+            if isinstance(converted, list):
+                converted = tuple(converted)
+            msgspec.structs.force_setattr(self, field.name, converted)
+
+
+class Route(_Section, frozen=True):
+    """One request target and the topic behind it: `[[routes]]` in the file."""
+
+    path: str
+    """The request target's path: fixed (`/clicks`), or with one placeholder (`/in/{topic}`)."""
+    topic: str | None = None
+    """The topic written to; required unless the path has the placeholder, forbidden if it has."""
+    key_field: _Text | None = None
+    """The JSON field of the content that becomes the key where the request does not say: `user.id`."""
+    promise: Literal["delivered", "queued"] = "delivered"
+    """What a 2xx promises: `delivered`, Kafka has it; `queued`, this process has it in memory."""
+    respond_async: bool = True
+    """Whether `Prefer: respond-async` is honoured: 202 once the record is in the pipeline."""
+    when_full: Literal["reject", "wait"] = "reject"
+    """What a request meets while there is no room: 503 at once, or a bounded wait."""
+    wait_seconds: _Seconds = 5.0
+    """Seconds that `when_full = "wait"` waits at most."""
+
+    def _called(self, option: str) -> str:
+        return f"routes: {self.path!r}: {option}"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        segments = self.path.split("/")[1:]
+        called = f'routes: "{self.path}"'
+        if not _PATH.fullmatch(self.path):
+            raise ConfigError(f'{called}: a path begins with "/" and holds no query, blank or raw non-ASCII')
+        if "" in segments[:-1] or not {".", ".."}.isdisjoint(segments):
+            raise ConfigError(f'{called}: a path has no empty, "." or ".." segment')
+        placeholders = [segment for segment in segments if "{" in segment or "}" in segment]
+        if placeholders not in ([], ["{topic}"]):
+            raise ConfigError(f'{called}: the one placeholder is "{{topic}}", a whole segment, once')
+        if placeholders and self.topic is not None:
+            raise ConfigError(f'{called}: topic = "{self.topic}": the path names the topic; leave this out')
+        if not placeholders and self.topic is None:
+            raise ConfigError(f'{called}: a topic is required, or the placeholder "{{topic}}" in the path')
+        if self.topic is not None:
+            check_topic(f"{called}: topic", self.topic)
+        if self.key_field is not None and not all(self.key_field.split(".")):
+            raise ConfigError(f'{called}: key_field = "{self.key_field}": must be written like user.id')
+
+
+class HTTP(_Section, frozen=True, kw_only=True):
+    """Where and how HTTP is served."""
+
+    host: _Text = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 or :: is every one."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """The TCP port; 0 takes a free one."""
+    engine: Literal["auto", "h11", "httptools"] = "auto"
+    """The HTTP/1 parser; `auto` is httptools where it is installed, else h11."""
+    native: bool = True
+    """Whether `/topics/{topic}/records` is served beside the routes."""
+    tls_certificate_file: _Text | None = None
+    """The PEM file with the certificate chain; with it, HTTPS is served."""
+    tls_key_file: _Text | None = None
+    """The PEM file with the certificate's private key."""
+
+
+class Limits(_Section, frozen=True, kw_only=True):
+    """Bounds of bytes and connections."""
+
+    request_bytes: _Bytes = 1 << 20
+    """Bytes of content that a request of one record may have."""
+    record_bytes: _Bytes = 1_000_000
+    """Bytes of value, key and headers together that one record may have."""
+    held_bytes: _Bytes = 256 << 20
+    """Bytes held for requests without an answer yet; beyond it, 503.  A record costs 512 beside its own."""
+    connections: Annotated[int, Meta(ge=1)] | None = None
+    """Connections open at once; unset, the limit of open files less 64, at most 10,000."""
+
+
+class Timeouts(_Section, frozen=True, kw_only=True):
+    """Deadlines of a request and a connection."""
+
+    answer_seconds: _Seconds = 10.0
+    """Seconds from a record's acceptance to its answer at the latest; then 503 or 504."""
+    head_seconds: _Seconds = 10.0
+    """Seconds for a connection's first byte, and again from a request head's first byte to its end."""
+    body_grace_seconds: _Seconds = 10.0
+    """Seconds before the content's rate is looked at."""
+    body_bytes_per_second: _Bytes = 16_384
+    """Bytes a second that content has to arrive at, after the grace."""
+    idle_seconds: _Seconds = 75.0
+    """Seconds that a kept-alive connection may be without a request."""
+    send_seconds: _Seconds = 10.0
+    """Seconds for a client to take an answer."""
+    tls_handshake_seconds: _Seconds = 10.0
+    """Seconds for the TLS handshake."""
+
+
+class Shutdown(_Section, frozen=True, kw_only=True):
+    """The drain."""
+
+    drain_delay_seconds: _SecondsOrNone = 0.0
+    """Seconds to go on serving, as not ready, before the drain: for load balancers to notice."""
+    grace_seconds: _Seconds = 25.0
+    """Seconds in which the whole drain has to end."""
+
+
+class Topics(_Section, frozen=True, kw_only=True):
+    """Which topics may be written."""
+
+    allow: Sequence[str] | None = None
+    """The only topics that may be written; unset, every topic that is not internal (`__*`)."""
+    auto_create: bool | None = None
+    """Whether an unknown topic is created by writing to it; unset, only with the broker inside."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for topic in self.allow or ():
+            check_topic("topics.allow", topic)
+
+
+class Log(_Section, frozen=True, kw_only=True):
+    """The log that the command line writes; a library's user sets up logging alone."""
+
+    format: Literal["text", "json"] = "text"
+    """One line an event on standard error: `text` for people, `json` for collectors."""
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole configuration, checked and immutable.
+
+    Raises ConfigError, from Python too, for a wrong type, a wrong value and a relation that fails.
+    """
+
+    http: HTTP = HTTP()
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    shutdown: Shutdown = Shutdown()
+    topics: Topics = Topics()
+    log: Log = Log()
+    routes: Sequence[Route] = (Route("/", "events"),)
+    """Request targets with a topic of their own."""
+    kafka: Mapping[str, KafkaValue] = MappingProxyType({})
+    """librdkafka's settings, verbatim; `NAME_file` reads the value of NAME from a file."""
+
+    def __post_init__(self) -> None:
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "routes":
+                value = tuple(convert("routes", value, list[Route]))
+            elif field.name == "kafka":
+                value = MappingProxyType(_checked_kafka(value))
+            else:
+                value = convert(field.name, value, field.type)
+            msgspec.structs.force_setattr(self, field.name, value)
+        self._check_http()
+        self._check_limits()
+        self._check_times()
+
+    def __repr__(self) -> str:
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        values["kafka"] = {name: MASK if is_secret(name) else value for name, value in self.kafka.items()}
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+
+    @property
+    def all_routes(self) -> tuple[Route, ...]:
+        """The routes, and after them the native way's own unless `http.native` is off."""
+        native = self.http.native and all(route.path != NATIVE_PATH for route in self.routes)
+        return (*self.routes, Route(NATIVE_PATH)) if native else tuple(self.routes)
+
+    @property
+    def kafka_defaults(self) -> dict[str, KafkaValue]:
+        """What librdkafka is given unless `[kafka]` says otherwise."""
+        return {
+            "acks": "all",
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",  # as Java clients do: the same key, the same partition
+            "message.timeout.ms": 8000,
+            "linger.ms": 1,
+            "message.max.bytes": max(1000, self.limits.record_bytes + _FRAMING_BYTES),
+            "allow.auto.create.topics": self.topics.auto_create is True,
+        }
+
+    @property
+    def producer_settings(self) -> dict[str, KafkaValue]:
+        """All settings for librdkafka's producer: the defaults, overlaid by `[kafka]`, with files read.
+
+        Raises ConfigError for a file that cannot be read.
+        """
+        return self.kafka_defaults | read_files(self.kafka)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed, but should be said at start."""
+        found = []
+        if not _is_loopback(self.http.host) and self.http.tls_certificate_file is None:
+            found.append(
+                f"http.host = {self.http.host} reaches beyond this machine, with neither TLS nor a "
+                "credential: whoever can connect can write"
+            )
+        allow = self.topics.allow
+        found += [
+            f'route "{route.path}" writes to "{route.topic}", which topics.allow does not name: '
+            "each request is answered 403"
+            for route in self.routes
+            if allow is not None and route.topic is not None and route.topic not in allow
+        ]
+        return tuple(found)
+
+    def _check_http(self) -> None:
+        http = self.http
+        if (http.tls_certificate_file is None) != (http.tls_key_file is None):
+            given, missing = "tls_certificate_file", "tls_key_file"
+            if http.tls_certificate_file is None:
+                given, missing = missing, given
+            raise ConfigError(f"http.{given} is set without http.{missing}: TLS needs both")
+        paths = [route.path for route in self.routes]
+        for path in paths:
+            if paths.count(path) > 1:
+                raise ConfigError(f'routes: "{path}" is there {paths.count(path)} times: must be there once')
+
+    def _check_limits(self) -> None:
+        limits = self.limits
+        largest = limits.request_bytes + _RECORD_OVERHEAD_BYTES
+        if limits.held_bytes < largest:
+            raise ConfigError(
+                f"limits.held_bytes = {limits.held_bytes} has no room for the largest request: "
+                f"must be at least limits.request_bytes + {_RECORD_OVERHEAD_BYTES} = {largest}"
+            )
+        most = _LARGEST_MESSAGE_MAX_BYTES - _FRAMING_BYTES
+        if limits.record_bytes > most:
+            raise ConfigError(f"limits.record_bytes = {limits.record_bytes}: must be at most {most}")
+        message_max_bytes = self._kafka_number("message.max.bytes")
+        if limits.record_bytes > message_max_bytes:
+            raise ConfigError(
+                f"limits.record_bytes = {limits.record_bytes} is more than [kafka] message.max.bytes = "
+                f"{message_max_bytes:g}: lower the first, or leave the second out, which sets it to fit"
+            )
+
+    def _check_times(self) -> None:
+        shutdown, answer_seconds = self.shutdown, self.timeouts.answer_seconds
+        if shutdown.drain_delay_seconds + 1 >= shutdown.grace_seconds:
+            raise ConfigError(
+                f"shutdown.drain_delay_seconds = {shutdown.drain_delay_seconds:g} leaves no time to flush: "
+                f"must be more than 1 below shutdown.grace_seconds = {shutdown.grace_seconds:g}"
+            )
+        timeout_ms = self._kafka_number("message.timeout.ms")
+        if timeout_ms <= 0 or timeout_ms / 1000 + 1 >= answer_seconds:
+            raise ConfigError(
+                f"[kafka] message.timeout.ms = {timeout_ms:g}: must be above 0 and more than 1 second below "
+                f"timeouts.answer_seconds = {answer_seconds:g}, so that answers know their outcome"
+            )
+        for route in self.routes:
+            if route.when_full == "wait" and route.wait_seconds >= answer_seconds:
+                raise ConfigError(
+                    f'routes: "{route.path}": wait_seconds = {route.wait_seconds:g}: must be below '
+                    f"timeouts.answer_seconds = {answer_seconds:g}"
+                )
+        acks = self.kafka.get("acks", "all")
+        delivering = [route.path for route in self.all_routes if route.promise == "delivered"]
+        if str(acks) not in ("all", "-1") and delivering:
+            raise ConfigError(
+                f'[kafka] acks = {shown("acks", acks)}: must be "all" while route "{delivering[0]}" '
+                'promises "delivered"'
+            )
+
+    def _kafka_number(self, name: str) -> float:
+        value = self.kafka.get(name, self.kafka_defaults[name])
+        return float(convert(f"[kafka] {name}", value, float, strict=False))
+
+
+def kafka_name(name: str) -> str:
+    """Give librdkafka's setting `name` by the one of its two names that is used here."""
+    return _ALIASES.get(name, name)
+
+
+def read_files(kafka: Mapping[str, KafkaValue]) -> dict[str, KafkaValue]:
+    """Replace each `NAME_file` of `kafka` by NAME and the file's content, less its last line end.
+
+    Raises ConfigError for a file that cannot be read.
+    """
+    settings: dict[str, KafkaValue] = {}
+    for name, value in kafka.items():
+        if not name.endswith("_file"):
+            settings[name] = value
+            continue
+        try:
+            content = Path(str(value)).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise ConfigError(f'[kafka] {name} = "{value}": cannot be read: {reason}') from None
+        settings[name.removesuffix("_file")] = content.removesuffix("\n").removesuffix("\r")
+    return settings
+
+
+def check_kafka_value(called: str, name: object, value: object) -> None:
+    """Refuse what no setting of librdkafka can be; raises ConfigError, which calls the setting `called`."""
+    if not isinstance(name, str) or not isinstance(value, (str, int, float)):
+        given = shown(str(name), value)
+        raise ConfigError(f"{called} = {given}: must be a string, a number, true or false")
+
+
+def _checked_kafka(kafka: Mapping[str, KafkaValue]) -> dict[str, KafkaValue]:
+    if not isinstance(kafka, Mapping):
+        raise ConfigError(f"kafka = {kafka!r}: must be a table of librdkafka's settings")
+    settings: dict[str, KafkaValue] = {}
+    for name, value in kafka.items():
+        check_kafka_value(f"[kafka] {name}", name, value)
+        canonical = kafka_name(name)
+        settings_name = canonical.removesuffix("_file")
+        if canonical in settings or (canonical != settings_name and settings_name in kafka):
+            raise ConfigError(f"[kafka] {name}: {settings_name} is set in two ways; one of them has to go")
+        settings[canonical] = value
+    if str(settings.get("delivery.report.only.error", "false")).lower() in ("true", "t", "1"):
+        raise ConfigError("[kafka] delivery.report.only.error = true: no answer could be given; leave it out")
+    return settings
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

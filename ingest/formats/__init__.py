@@ -1,0 +1,1 @@
+"""How content becomes records: one module a format, incremental, without I/O."""

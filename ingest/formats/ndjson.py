@@ -1,0 +1,123 @@
+"""One record a line: NDJSON and JSON Lines, read as the content arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ingest.errors import IngestError, TooLarge
+from ingest.formats.keys import decode_json, key_at
+from ingest.records import Record
+
+BATCH_LINES = 1_000
+"""The most lines of one batch, which bounds what it costs of the budget at once."""
+
+
+class Lines(NamedTuple):
+    """Some lines in order: those that became records, and those that did not."""
+
+    records: list[Record]
+    numbers: Sequence[int]
+    """The line number, from 1, of each record."""
+    failures: list[tuple[int, IngestError]]
+
+
+class LineDecoder:
+    """Cuts content into lines and makes a record of each.
+
+    Blank lines are skipped; CRLF and a missing last newline are fine.  A line that is not JSON, has no
+    key or is too long fails alone, and is never held whole when it is too long.
+    """
+
+    def __init__(
+        self,
+        like: Record,
+        *,
+        record_bytes: int,
+        key_field: tuple[str, ...] | None = None,
+        validate: bool = True,
+    ) -> None:
+        """Each record is `like` but for its value (and its key, with `key_field`).
+
+        `record_bytes` bounds value, key and headers of one record.
+        """
+        self._like = like
+        self._record_bytes = record_bytes
+        self._key_field = key_field
+        self._validate = validate
+        self._fixed_bytes = like.size()
+        self._line_bytes = record_bytes - self._fixed_bytes
+        self._number = 0
+        self._begun: list[bytes] = []  # pieces of a line whose end has not come
+        self._begun_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the line whose end has not come."""
+        return min(self._begun_bytes, self._line_bytes + 1)
+
+    def feed(self, data: bytes) -> list[Lines]:
+        """The lines that `data` completes, in batches of at most `BATCH_LINES`."""
+        lines: list[bytes | None] = [*data.split(b"\n")]
+        last = lines.pop() or b""
+        if lines and self._begun_bytes:
+            self._keep(lines[0] or b"")
+            lines[0] = self._take()
+        batches = [self._decode(lines[at : at + BATCH_LINES]) for at in range(0, len(lines), BATCH_LINES)]
+        self._keep(last)
+        return batches
+
+    def end(self) -> list[Lines]:
+        """The last line, if it has no newline."""
+        return [self._decode([self._take()])] if self._begun_bytes else []
+
+    def _keep(self, data: bytes) -> None:
+        self._begun_bytes += len(data)
+        # One byte over the limit is enough to know; CR may be one of them.
+        if self._begun_bytes <= self._line_bytes + 1:
+            self._begun.append(data)
+        else:
+            self._begun = []
+
+    def _take(self) -> bytes | None:
+        """The begun line; None if it was too long to be kept."""
+        kept = b"".join(self._begun) if self._begun_bytes <= self._line_bytes + 1 else None
+        self._begun, self._begun_bytes = [], 0
+        return kept
+
+    def _decode(self, lines: Sequence[bytes | None]) -> Lines:
+        like, most = self._like, self._line_bytes
+        records: list[Record] = []
+        numbers: list[int] = []
+        failures: list[tuple[int, IngestError]] = []
+        for number, line in enumerate(lines, self._number + 1):
+            try:
+                if line is None:
+                    raise self._too_long()
+                if line.endswith(b"\r"):
+                    line = line[:-1]
+                if len(line) > most:
+                    raise self._too_long()
+                key = like.key
+                if self._validate:
+                    if not line or line.isspace():
+                        continue
+                    value = decode_json(line)
+                    if self._key_field is not None:
+                        key = key_at(value, self._key_field)
+                        if len(line) + len(key) > most:
+                            raise self._too_long()
+                elif not line:
+                    continue
+                records.append(Record(like.topic, line, key, like.headers, like.partition, like.timestamp))
+                numbers.append(number)
+            except IngestError as error:
+                failures.append((number, error))
+        self._number += len(lines)
+        return Lines(records, numbers, failures)
+
+    def _too_long(self) -> TooLarge:
+        return TooLarge(
+            f"the line makes a record of more than {self._record_bytes} bytes with key and headers, "
+            "which is limits.record_bytes here"
+        )

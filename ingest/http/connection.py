@@ -1,0 +1,301 @@
+"""One socket, from accept to close: deadlines, 100-continue, keep-alive, drain.
+
+It moves bytes between a stream and a parser and gives each request to a handler.  What a request means,
+and what an answer says, it does not know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import math
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from ingest.config import Timeouts
+from ingest.errors import IngestError, UploadTooSlow
+from ingest.http.messages import Content, Request, Response
+from ingest.http.protocol import HTTPProtocol, Signal
+from ingest.http.streams import ByteStream, TCPStream
+
+log = logging.getLogger(__name__)
+
+RECEIVE_BYTES = 65_536
+"""The most bytes read at once; so much of later requests can wait in memory while an answer is owed."""
+DISCARD_BYTES = 65_536
+"""Unread content up to this is read and thrown away to keep the connection; above it, closing is cheaper."""
+LINGER_SECONDS = 2.0
+"""How long a closed connection goes on reading, so that the client gets the answer before a reset."""
+DRAIN_IDLE_SECONDS = 0.5
+"""How long a connection without a request stays open in a drain, for a request that is on its way."""
+
+CONTINUE = Response(100)
+
+
+class Phase(enum.Enum):
+    """What a connection waits for; each has its deadline."""
+
+    IDLE = enum.auto()
+    """The first byte of a request."""
+    HEAD = enum.auto()
+    """The rest of a request head."""
+    CONTENT = enum.auto()
+    """More content."""
+    ANSWER = enum.auto()
+    """The handler, which has deadlines of its own."""
+    SEND = enum.auto()
+    """The client, to take an answer."""
+    LINGER = enum.auto()
+    """The client's end of the stream, after the last answer."""
+
+
+class Connection:
+    """A connection and, while its request is handled, the exchange that a handler works with."""
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        peer: str,
+        protocol: HTTPProtocol,
+        handler: Handler,
+        refuse: Callable[[IngestError], Response],
+        timeouts: Timeouts,
+    ) -> None:
+        """`peer` names the client for accounting; `refuse` answers what could not be read."""
+        self.peer = peer
+        self.request: Request
+        """The request being handled."""
+        self.deadline = math.inf
+        """On Trio's clock; whoever sweeps calls `expire` once it has passed."""
+        self.phase = Phase.IDLE
+        self._stream = stream
+        self._protocol = protocol
+        self._handler = handler
+        self._refuse_with = refuse
+        self._timeouts = timeouts
+        self._scope = trio.CancelScope()
+        self._reading: trio.CancelScope | None = None
+        self._complete = True  # the current request's content has been read to its end
+        self._owes_continue = False
+        self._allowance = 0.0  # seconds that the content may still make us wait
+        self._draining = False
+        self._unread = False  # the client may be sending what nobody will read
+
+    @property
+    def socket(self) -> TCPStream | None:
+        """The bare TCP stream, where there is one."""
+        return self._stream if isinstance(self._stream, TCPStream) else None
+
+    # Deadlines and drain, called by the sweep -------------------------------------------------------
+
+    def expire(self) -> None:
+        """The deadline has passed: end what is waited for."""
+        if self.phase is Phase.CONTENT and self._reading is not None:
+            self._reading.cancel()
+        elif self.phase in (Phase.IDLE, Phase.HEAD) and self.socket is not None and self.socket.readable():
+            pass  # it has come after all: cancelling now would hit the request that is about to be read
+        else:
+            self._scope.cancel()
+
+    def abandon(self) -> None:
+        """The client has reset the connection: nobody waits for the answer."""
+        self._scope.cancel()
+
+    def drain(self) -> None:
+        """Finish the request in hand and end; without one, end soon."""
+        self._draining = True
+        if self.phase is Phase.IDLE:
+            self.deadline = min(self.deadline, trio.current_time() + DRAIN_IDLE_SECONDS)
+
+    # The task -----------------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Handle requests until either side ends it.  Closes the stream.
+
+        Error handling: what the client does to the connection ends it quietly; a bug ends it with a log
+        line and nothing else.  Cancelled: closes at once.
+        """
+        try:
+            with self._scope:
+                await self._serve_requests()
+            if self._scope.cancelled_caught:
+                await self._after_deadline()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client has gone; whoever waited for its request has been told
+        except Exception:
+            log.exception("connection failed", extra={"peer": self.peer})
+        finally:
+            with trio.move_on_after(LINGER_SECONDS, shield=True):
+                with contextlib.suppress(OSError, trio.BrokenResourceError):
+                    await self._stream.aclose()
+
+    async def _serve_requests(self) -> None:
+        wait = self._timeouts.head_seconds
+        while True:
+            self.phase = Phase.IDLE
+            if self._draining:
+                wait = min(wait, DRAIN_IDLE_SECONDS)
+            self.deadline = trio.current_time() + wait
+            try:
+                request = await self._receive_head()
+            except IngestError as error:
+                self._unread = True
+                await self._send(self._refuse_with(error))
+                break
+            if request is None or not await self._serve_one(request):
+                break
+            wait = self._timeouts.idle_seconds
+        if self._unread:
+            await self._linger()
+
+    async def _receive_head(self) -> Request | None:
+        """The next request; None at the end of the stream."""
+        while True:
+            event = self._protocol.next_event()
+            if isinstance(event, Request):
+                return event
+            if event is Signal.END_OF_STREAM:
+                return None
+            self._protocol.receive_data(await self._stream.receive_some(RECEIVE_BYTES))
+            if self.phase is Phase.IDLE:
+                self.phase = Phase.HEAD
+                self.deadline = trio.current_time() + self._timeouts.head_seconds
+
+    async def _serve_one(self, request: Request) -> bool:
+        """Handle one request; whether the connection can take another."""
+        self.request = request
+        self._complete = False
+        self._owes_continue = request.expects_continue
+        self._allowance = self._timeouts.body_grace_seconds
+        self.phase, self.deadline = Phase.ANSWER, math.inf
+        response = await self._handler(self)
+        if response is not None:
+            if self._draining or not self._can_keep():
+                response = Response(response.status, response.fields, response.content, closes=True)
+            await self._send(response)
+        if not self._complete and not (self._can_keep() and await self._discard()):
+            self._unread = True
+            return False
+        if not self._protocol.keeps_alive:
+            return False
+        self._protocol.start_next_cycle()
+        # A client that pipelines must not keep the others from the loop.
+        await trio.lowlevel.checkpoint()
+        return True
+
+    def _can_keep(self) -> bool:
+        """Whether content that nobody has read leaves the connection usable: here, or short.
+
+        A client that was owed 100 (Continue) may send its content or not, so nothing can follow it.
+        """
+        if not self._complete and not self._owes_continue and not self._unread:
+            with contextlib.suppress(IngestError):
+                while isinstance(event := self._protocol.next_event(), Content):
+                    pass
+                self._complete = event is Signal.END_OF_MESSAGE
+                length = self.request.content_length
+                return self._complete or (length is not None and length <= DISCARD_BYTES)
+        return self._complete
+
+    async def _discard(self) -> bool:
+        """Skip the rest of the content; False where it does not come to an end."""
+        try:
+            while await self.receive():
+                pass
+        except IngestError:
+            return False  # the request has its answer; this only makes it the last one
+        return True
+
+    # The exchange: what a handler may do ---------------------------------------------------------------
+
+    async def receive(self) -> bytes:
+        """The next piece of the request's content, b"" at its end.
+
+        Sends 100 (Continue) first where the client waits for it.  Raises `BadFraming` where the stream
+        makes no sense, and `UploadTooSlow` below the least rate.
+        """
+        if self._complete:
+            return b""
+        if self._owes_continue:
+            self._owes_continue = False
+            await self._transmit(self._protocol.send_head(CONTINUE))
+        while True:
+            event = self._protocol.next_event()
+            if isinstance(event, Content):
+                self._allowance += len(event.data) / self._timeouts.body_bytes_per_second
+                return event.data
+            if event is Signal.END_OF_MESSAGE:
+                self._complete = True
+                return b""
+            self._protocol.receive_data(await self._receive_more())
+
+    async def _receive_more(self) -> bytes | bytearray:
+        begun = trio.current_time()
+        self.phase, self.deadline = Phase.CONTENT, begun + self._allowance
+        with trio.CancelScope() as self._reading:
+            data = await self._stream.receive_some(RECEIVE_BYTES)
+        now = trio.current_time()
+        self.phase, self.deadline = Phase.ANSWER, math.inf
+        self._allowance -= now - begun
+        if self._reading.cancelled_caught:
+            self._unread = True
+            raise UploadTooSlow(
+                f"the content came too slowly; at least {self._timeouts.body_bytes_per_second} bytes "
+                f"a second are asked for after {self._timeouts.body_grace_seconds:g} seconds"
+            )
+        return data
+
+    async def start(self, response: Response) -> None:
+        """Begin an answer whose content follows in pieces: `send`, then `end`."""
+        if self._draining and not response.closes:
+            response = Response(response.status, response.fields, response.content, closes=True)
+        await self._transmit(self._protocol.send_head(response))
+
+    async def send(self, data: bytes) -> None:
+        """Send a piece of the answer; waits up to `timeouts.send_seconds` for the client to take it."""
+        await self._transmit(self._protocol.send_content(data))
+
+    async def end(self) -> None:
+        """End an answer begun with `start`."""
+        await self._transmit(self._protocol.end())
+
+    async def _send(self, response: Response) -> None:
+        content = response.content or b""
+        protocol = self._protocol
+        await self._transmit(protocol.send_head(response) + protocol.send_content(content) + protocol.end())
+
+    async def _transmit(self, data: bytes) -> None:
+        if not data:
+            return
+        before = self.phase, self.deadline
+        self.phase, self.deadline = Phase.SEND, trio.current_time() + self._timeouts.send_seconds
+        await self._stream.send_all(data)
+        self.phase, self.deadline = before
+
+    # The end --------------------------------------------------------------------------------------------
+
+    async def _after_deadline(self) -> None:
+        """Say what can be said after the sweep has ended the wait."""
+        if self.phase is Phase.HEAD:
+            seconds = self._timeouts.head_seconds
+            error = UploadTooSlow(f"the request head was not complete after {seconds:g} seconds")
+            with trio.move_on_after(LINGER_SECONDS):
+                await self._send(self._refuse_with(error))
+                await self._linger()
+        elif self.phase is Phase.SEND and isinstance(self._stream, TCPStream):
+            self._stream.reset()
+
+    async def _linger(self) -> None:
+        """Close our direction and read on: a close with unread input would reset the answer away."""
+        self.phase, self.deadline = Phase.LINGER, trio.current_time() + LINGER_SECONDS
+        if isinstance(self._stream, TCPStream):
+            await self._stream.send_eof()
+            with trio.move_on_after(LINGER_SECONDS):
+                while await self._stream.receive_some(RECEIVE_BYTES):
+                    await trio.lowlevel.checkpoint()
+
+
+Handler = Callable[[Connection], Awaitable[Response | None]]
+"""Handles one request: returns the answer, or None after it has sent one with `start`, `send` and `end`."""

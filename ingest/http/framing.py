@@ -1,0 +1,289 @@
+"""The strict reading of RFC 9112 in front of every engine: where messages begin and end, and which are refused.
+
+The stream is cut into messages here, by the rules of `ingest.http.heads`; chunk-size lines and
+trailers are read, and content is handed on without its coding.  An engine is asked to take apart one
+head at a time, after that head was found to be in order, so that no parser's leniency decides anything.
+This is no writer: see `ingest.http.writing`.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable
+from typing import TypeAlias
+
+from ingest.errors import BadFraming, HeadTooLarge, IngestError
+from ingest.http.heads import HEAD_BYTES, TOKEN, VALUE, check_request_line, check_trailers, read_head, shown
+from ingest.http.messages import Content, Fields, Request
+from ingest.http.protocol import Event, Signal
+
+CHUNK_LINE_BYTES = 256
+"""Bytes of a chunk-size line with its extensions and CRLF (RFC 9112, 7.1.1 asks for some limit)."""
+
+Parts: TypeAlias = tuple[bytes, bytes, Fields]
+"""A head taken apart: method, request target, fields."""
+
+# Only what can be known before the end of a section: CR and LF apart, and controls other than HTAB.
+_NEVER_IN_A_SECTION = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+# RFC 9112, 7.1.1.  Stricter: no white space around ";" and "=", and at most 16 digits.
+_CHUNK_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})"
+    rb"(?:;" + TOKEN + rb"++"
+    rb"(?:=(?:" + TOKEN + rb'++|"(?:[\t !#-\[\]-~\x80-\xff]|\\' + VALUE + rb')*+"))?+)*+\r\n'
+)
+
+
+class _State(enum.Enum):
+    """What the next bytes are; the value completes "the stream ended in ..."."""
+
+    HEAD = "a head"
+    CONTENT = "content whose Content-Length promises more"
+    CHUNK_LINE = "a chunk-size line"
+    CHUNK_DATA = "a chunk's data"
+    CHUNK_END = "the CRLF behind a chunk's data"
+    TRAILERS = "a trailer section"
+    END = "nothing"
+
+
+class MessageReader:
+    """Cuts a client's stream into requests and gives one request's events at a time.
+
+    `parse_head` is the engine: it is called with one whole head that this module found to be in
+    order, and returns method, request target and fields (names in lower case, values stripped).
+    """
+
+    request: Request | None
+    """The current request, from its `Request` event to `start_next_message`."""
+    error: IngestError | None
+    """Why reading failed; nothing can be read after it."""
+
+    def __init__(self, parse_head: Callable[[bytes], Parts]) -> None:
+        self.request = None
+        self.error = None
+        self._parse_head = parse_head
+        self._buffer: bytes | bytearray = b""
+        self._start = 0  # what lies before it in the buffer was handed out
+        self._closed = False
+        self._begin_message()
+
+    def _begin_message(self) -> None:
+        self._state = _State.HEAD
+        self._left = 0  # bytes of content, or of this chunk, still to come
+        self._skipped_empty_line = False
+        self._begin_section()
+
+    def _begin_section(self) -> None:
+        self._scanned = 0  # bytes behind _start in which the section's end is not
+        self._line_checked = False
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the current request was read to its end."""
+        return self._state is _State.END
+
+    def receive_data(self, data: bytes) -> None:
+        """Take bytes from the socket; b"" is the end of the stream.
+
+        Bytes that arrive while nothing waits are kept as they are, without a copy.
+        """
+        if not data:
+            self._closed = True
+            return
+        if self._closed:
+            raise RuntimeError(f"{len(data)} bytes were received after the end of the stream")
+        if self._start == len(self._buffer):
+            self._buffer = data
+        else:
+            if isinstance(self._buffer, bytearray):
+                del self._buffer[: self._start]
+            else:
+                self._buffer = bytearray(memoryview(self._buffer)[self._start :])
+            self._buffer += data
+        self._start = 0
+
+    def next_event(self) -> Event:
+        """The next part of the current request; see `HTTPProtocol.next_event`."""
+        if self.error is not None:
+            raise self.error
+        try:
+            event = self._read()
+            if event is Signal.NEED_DATA and self._closed:
+                return self._read_end_of_stream()
+        except IngestError as error:
+            self.error = error
+            raise
+        return event
+
+    def start_next_message(self) -> None:
+        """Look at what lies behind the current request; only at its end."""
+        if self._state is not _State.END:
+            raise RuntimeError("the current request was not read to its end")
+        self.request = None
+        self._begin_message()
+
+    def _read(self) -> Event:
+        if self._state is _State.HEAD:
+            return self._read_head()
+        if self._state is _State.CONTENT:
+            return self._read_content()
+        if self._state is _State.END:
+            return Signal.END_OF_MESSAGE
+        return self._read_chunked()
+
+    def _read_end_of_stream(self) -> Event:
+        waiting = len(self._buffer) - self._start
+        if self._state is _State.HEAD and not waiting:
+            return Signal.END_OF_STREAM
+        raise BadFraming(f"the stream ended in {self._state.value}; a message must be complete")
+
+    def _take(self, size: int) -> bytes:
+        piece = bytes(self._buffer[self._start : self._start + size])
+        self._start += len(piece)
+        return piece
+
+    # The head --------------------------------------------------------------------------------------
+
+    def _read_head(self) -> Request | Signal:
+        buffer, start = self._buffer, self._start
+        # RFC 9112, 2.2: ignore at least one empty line before the request line.  Stricter: only one.
+        if not self._skipped_empty_line and buffer.startswith(b"\r", start):
+            if len(buffer) - start == 1:
+                return Signal.NEED_DATA
+            if buffer.startswith(b"\r\n", start):
+                self._start += 2
+                self._skipped_empty_line = True
+        size = self._section_size()
+        if size is None:
+            return Signal.NEED_DATA
+        head = self._take(size)
+        version, length, expects_continue, keep_alive = read_head(head)
+        method, target, fields = self._parse_head(head)
+        self._left = length or 0
+        if length is None:
+            self._state = _State.CHUNK_LINE
+        else:
+            self._state = _State.CONTENT if length else _State.END
+        self.request = Request(
+            method.decode("ascii"), target, version, fields, length, expects_continue, keep_alive
+        )
+        return self.request
+
+    def _section_size(self) -> int | None:
+        """Bytes of the head or trailer section that begins here; None while its end is not there.
+
+        What can be refused early is: a client that ends its lines with LF alone would wait for ever.
+        The order of the checks makes the answer independent of how the stream was cut.
+        """
+        buffer, start = self._buffer, self._start
+        limit = start + HEAD_BYTES
+        end = buffer.find(b"\r\n\r\n", start + max(0, self._scanned - 3), limit)
+        if end >= 0:
+            return end + 4 - start
+        resume = start + max(0, self._scanned - 1)
+        if self._state is _State.HEAD and not self._line_checked:
+            line_end = buffer.find(b"\r\n", resume, limit)
+            if line_end >= 0:
+                check_request_line(bytes(buffer[start:line_end]))
+                self._line_checked = True
+        odd = _NEVER_IN_A_SECTION.search(buffer, resume, limit)
+        if odd is not None:
+            raise BadFraming(
+                f"{bytes(odd[0])!r} in {self._state.value}; lines end with CRLF and hold no controls"
+            )
+        self._scanned = len(buffer) - start
+        if self._scanned >= HEAD_BYTES:
+            raise HeadTooLarge(f"{self._state.value} has more than {HEAD_BYTES} bytes, which is the limit")
+        return None
+
+    # The content -----------------------------------------------------------------------------------
+
+    def _read_content(self) -> Content | Signal:
+        data = self._take(self._left)
+        if not data:
+            return Signal.NEED_DATA
+        self._left -= len(data)
+        if not self._left:
+            self._state = _State.END
+        return Content(data)
+
+    def _read_chunked(self) -> Content | Signal:
+        """All the content that is there as one piece, however many chunks it came in.
+
+        A piece in front of a fault is given first; the fault is met again by the next call.
+        """
+        pieces: list[bytes] = []
+        try:
+            while self._read_chunk_part(pieces):
+                pass
+        except IngestError:
+            if not pieces:
+                raise
+        if pieces:
+            return Content(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        return Signal.END_OF_MESSAGE if self._state is _State.END else Signal.NEED_DATA
+
+    def _read_chunk_part(self, pieces: list[bytes]) -> bool:
+        """One step of RFC 9112, 7.1; False when more data is needed or the message is complete."""
+        if self._state is _State.CHUNK_DATA:
+            data = self._take(self._left)
+            if not data:
+                return False
+            pieces.append(data)
+            self._left -= len(data)
+            if not self._left:
+                self._state = _State.CHUNK_END
+            return True
+        if self._state is _State.CHUNK_END:
+            return self._read_chunk_end()
+        if self._state is _State.CHUNK_LINE:
+            return self._read_chunk_line()
+        if self._state is _State.TRAILERS:
+            self._read_trailers()
+        return False
+
+    def _read_chunk_line(self) -> bool:
+        buffer, start = self._buffer, self._start
+        end = buffer.find(b"\n", start, start + CHUNK_LINE_BYTES) + 1
+        if not end:
+            if len(buffer) - start >= CHUNK_LINE_BYTES:
+                raise BadFraming(f"a chunk-size line has more than {CHUNK_LINE_BYTES} bytes")
+            return False
+        match = _CHUNK_LINE.fullmatch(buffer, start, end)
+        if match is None:
+            line = bytes(buffer[start:end])
+            raise BadFraming(
+                f"chunk-size line {shown(line)} is not 1 to 16 hexadecimal digits, extensions and CRLF"
+            )
+        self._left = int(match[1], 16)
+        self._start = end
+        if self._left:
+            self._state = _State.CHUNK_DATA
+        else:
+            self._state = _State.TRAILERS
+            self._begin_section()
+        return True
+
+    def _read_chunk_end(self) -> bool:
+        found = bytes(self._buffer[self._start : self._start + 2])
+        if found == b"\r\n":
+            self._start += 2
+            self._state = _State.CHUNK_LINE
+            return True
+        if found and found != b"\r":
+            raise BadFraming(f"a chunk's data is followed by {found!r}; it must be CRLF")
+        return False
+
+    def _read_trailers(self) -> None:
+        """RFC 9112, 7.1.2.  Checked like a head's fields, then dropped: merging them is never safe."""
+        if self._buffer.startswith(b"\r\n", self._start):
+            self._start += 2
+            self._state = _State.END
+            return
+        size = self._section_size()
+        if size is None:
+            return
+        check_trailers(bytes(self._buffer[self._start : self._start + size]))
+        self._start += size
+        self._state = _State.END

@@ -1,0 +1,194 @@
+"""Listening sockets, and the loop that accepts: many connections a wake-up, within a cap.
+
+`trio.serve_listeners` accepts one connection a wake-up, writes a traceback ten times a second when
+descriptors run out, and ends when a handler raises; this loop does none of that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import select
+import socket
+import ssl
+from collections.abc import Callable
+
+import trio
+from trio_util import periodic
+
+from ingest.config import HTTP
+from ingest.errors import ConfigError
+from ingest.http.connection import Connection, Phase
+from ingest.http.streams import ByteStream, TCPStream
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 4096
+ACCEPTS_A_WAKE = 256
+"""How many connections are accepted before other tasks get their turn."""
+SWEEP_SECONDS = 0.5
+"""How late a connection's deadline can be noticed."""
+EXHAUSTED_SECONDS = 0.25
+"""The pause before accepting again when the process or the kernel is out of descriptors or memory."""
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+def open_sockets(host: str, port: int) -> list[socket.socket]:
+    """Listening TCP sockets for every address of `host`; port 0 takes one free port for all of them.
+
+    Raises `ConfigError` where that cannot be done.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            listening = socket.socket(family, kind, protocol)
+            sockets.append(listening)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind((address[0], port, *address[2:]))
+            port = listening.getsockname()[1]
+            listening.listen(BACKLOG)
+            listening.setblocking(False)
+    except OSError as error:
+        for listening in sockets:
+            listening.close()
+        raise ConfigError(f"http: cannot listen on {host} port {port}: {error.strerror or error}") from None
+    return sockets
+
+
+def open_tls(config: HTTP) -> ssl.SSLContext | None:
+    """The TLS context of the configured certificate, or None without one.
+
+    Raises `ConfigError` where the files cannot be used.
+    """
+    if config.tls_certificate_file is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(config.tls_certificate_file, config.tls_key_file)
+    except (OSError, ssl.SSLError) as error:
+        files = f"{config.tls_certificate_file} and {config.tls_key_file}"
+        raise ConfigError(f"http: cannot use the certificate and key in {files}: {error}") from None
+    return context
+
+
+class Listeners:
+    """Accepts connections, runs each in a task, and sweeps their deadlines."""
+
+    def __init__(
+        self,
+        sockets: list[socket.socket],
+        connect: Callable[[ByteStream, str], Connection],
+        *,
+        tls: ssl.SSLContext | None = None,
+        most: int,
+    ) -> None:
+        """`connect` makes the connection of a stream and a peer's address; `most` are open at once."""
+        self.sockets = sockets
+        self.connections: set[Connection] = set()
+        self._connect = connect
+        self._tls = tls
+        self._most = most
+        self._one_left = trio.Event()
+        self._draining = False
+
+    async def accept(self, connections: trio.Nursery) -> None:
+        """Accept from all sockets until cancelled; each connection is a task in `connections`."""
+        async with trio.open_nursery() as nursery:
+            for listening in self.sockets:
+                nursery.start_soon(self._accept_from, listening, connections)
+
+    async def sweep(self) -> None:
+        """End what has waited too long, until cancelled."""
+        async for _ in periodic(SWEEP_SECONDS):
+            now = trio.current_time()
+            waiting: dict[int, Connection] = {}
+            poll = select.poll()
+            for connection in list(self.connections):
+                if connection.deadline <= now:
+                    connection.expire()
+                elif connection.phase is Phase.ANSWER and connection.socket is not None:
+                    descriptor = connection.socket.fileno()
+                    waiting[descriptor] = connection
+                    poll.register(descriptor, 0)  # errors and hang-ups are told unasked
+            if waiting:
+                for descriptor, event in poll.poll(0):
+                    if event & select.POLLERR:
+                        waiting[descriptor].abandon()
+
+    def close(self, connections: trio.Nursery) -> None:
+        """Stop listening.  What the kernel has accepted already is still served."""
+        for listening in self.sockets:
+            with contextlib.suppress(OSError):
+                while self._accept_one(listening, connections):
+                    pass
+            listening.close()
+
+    async def ended(self) -> None:
+        """Wait until no connection is open."""
+        while self.connections:
+            await self._one_left.wait()
+
+    def drain(self) -> None:
+        """Let every connection finish its request and end."""
+        self._draining = True
+        for connection in self.connections:
+            connection.drain()
+
+    async def _accept_from(self, listening: socket.socket, connections: trio.Nursery) -> None:
+        complained = -float("inf")
+        while True:
+            # A token before accept: a connection that cannot be served waits in the kernel's backlog.
+            while len(self.connections) >= self._most:
+                await self._one_left.wait()
+            await trio.lowlevel.wait_readable(listening)
+            try:
+                for _ in range(min(ACCEPTS_A_WAKE, self._most - len(self.connections))):
+                    if not self._accept_one(listening, connections):
+                        break
+            except OSError as error:
+                if error.errno not in _EXHAUSTED:
+                    raise
+                if trio.current_time() - complained >= 1:
+                    complained = trio.current_time()
+                    log.error(
+                        "accept failed", extra={"error": error.strerror, "connections": len(self.connections)}
+                    )
+                await trio.sleep(EXHAUSTED_SECONDS)
+
+    def _accept_one(self, listening: socket.socket, connections: trio.Nursery) -> bool:
+        try:
+            accepted, address = listening.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in _EXHAUSTED or error.errno == errno.EBADF:
+                raise
+            return True  # the client took its connection back (accept(2) passes such errors on)
+        accepted.setblocking(False)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream: ByteStream
+        if self._tls is None:
+            stream = TCPStream(accepted)
+        else:
+            inner = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
+            stream = trio.SSLStream(inner, self._tls, server_side=True, https_compatible=True)
+        connection = self._connect(stream, address[0])
+        if self._draining:
+            connection.drain()
+        self.connections.add(connection)
+        connections.start_soon(self._serve, connection)
+        return True
+
+    async def _serve(self, connection: Connection) -> None:
+        try:
+            await connection.serve()
+        finally:
+            self.connections.discard(connection)
+            self._one_left.set()
+            self._one_left = trio.Event()

@@ -1,0 +1,79 @@
+"""A TCP socket as a connection wants it: raw non-blocking calls, and waiting only where they say so."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+from typing import Protocol
+
+import trio
+
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 seconds: close() sends RST
+
+
+class ByteStream(Protocol):
+    """What a connection asks of its transport: `TCPStream`, `trio.SSLStream`, or a memory stream in tests."""
+
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
+        """Some bytes, b"" at the end; may return without a checkpoint."""
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of `data`; may return without a checkpoint."""
+
+    async def aclose(self) -> None:
+        """Close, also when cancelled."""
+
+
+class TCPStream:
+    """A connected TCP socket.  Raises OSError of the peer's doing, as the calls give it."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        """Takes over `connected`, which must not block."""
+        self._socket = connected
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """See `ByteStream.receive_some`."""
+        while True:
+            try:
+                data = self._socket.recv(max_bytes)
+            except (BlockingIOError, InterruptedError):
+                await trio.lowlevel.wait_readable(self._socket)
+            else:
+                return data
+
+    async def send_all(self, data: bytes) -> None:
+        """See `ByteStream.send_all`."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except (BlockingIOError, InterruptedError):
+                await trio.lowlevel.wait_writable(self._socket)
+
+    async def send_eof(self) -> None:
+        """Close our direction; the peer reads an end."""
+        with contextlib.suppress(OSError):  # it has gone already
+            self._socket.shutdown(socket.SHUT_WR)
+
+    async def aclose(self) -> None:
+        """Close without waiting."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+    def fileno(self) -> int:
+        """The descriptor; -1 once closed."""
+        return self._socket.fileno()
+
+    def readable(self) -> bool:
+        """Whether something has arrived, or the end."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def reset(self) -> None:
+        """Make the close abrupt, so that a peer which takes nothing leaves nothing behind in the kernel."""
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -1,0 +1,75 @@
+"""The broker inside: librdkafka's mock cluster, for when no Kafka is named.
+
+It is for development: it lives in this process's memory, keeps about 5 MiB a partition and drops the
+oldest beyond, listens on loopback alone, and is gone with the process.  Other programs can produce to
+it and consume from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import trio
+from confluent_kafka import KafkaException, Producer
+
+from ingest.errors import ConfigError
+
+START_SECONDS = 5.0
+
+
+def _runtime_file() -> Path:
+    """Where the address of the running broker is written: the user's runtime folder (XDG Base Directory)."""
+    folder = os.environ.get("XDG_RUNTIME_DIR")
+    if folder:
+        return Path(folder) / "ingest-broker"
+    return Path(tempfile.gettempdir()) / f"ingest-{os.getuid()}" / "broker"
+
+
+def find() -> str | None:
+    """The address (`host:port`) of the inside broker that this user runs now, or None."""
+    path = _runtime_file()
+    try:
+        if path.stat().st_uid != os.getuid():
+            return None
+        pid, address = path.read_text().split()
+        os.kill(int(pid), 0)
+    except (FileNotFoundError, ProcessLookupError, PermissionError, ValueError):
+        return None
+    return address
+
+
+@contextlib.asynccontextmanager
+async def open_dev_broker() -> AsyncIterator[str]:
+    """Run a broker inside this process; yields its address, `host:port`.
+
+    The address is written to a file in the user's runtime folder, where `find` reads it.  Where several
+    run, the one started last is found.
+    """
+    broker, address = await trio.to_thread.run_sync(_start)
+    path = _runtime_file()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mine = f"{os.getpid()} {address}\n"
+    beside = path.with_suffix(f".{os.getpid()}")
+    beside.write_text(mine)
+    beside.replace(path)
+    try:
+        yield address
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            if path.read_text() == mine:
+                path.unlink()
+        del broker
+
+
+def _start() -> tuple[Producer, str]:
+    """The mock cluster lives as long as the client that asked for it (librdkafka's test.mock.num.brokers)."""
+    broker = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+    try:
+        (only,) = broker.list_topics(timeout=START_SECONDS).brokers.values()
+    except KafkaException as error:
+        raise ConfigError(f"the broker inside did not start: {error.args[0].str()}") from None
+    return broker, f"{only.host}:{only.port}"

@@ -1,0 +1,392 @@
+"""KafkaProducer: a bounded channel, librdkafka, and the delivery reports back.
+
+Everything but two functions runs in the Trio thread: `_hand_over` enqueues a batch and `_poll` serves
+librdkafka's callbacks, each in a worker thread of its own, one call at a time.  There are no locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Any
+
+import trio
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Producer as Client
+from trio_util import RepeatedEvent, periodic
+
+from ingest import producer as seam
+from ingest.budget import Budget, Hold
+from ingest.errors import BadRequest, ConfigError, DeliveryUnknown, IngestError, Overloaded
+from ingest.kafka.reports import delivery_error, refusal
+from ingest.kafka.topics import Topics
+from ingest.producer import Delivery, Ledger
+from ingest.records import DeliveryReport, Receipt, Record
+
+log = logging.getLogger(__name__)
+librdkafka_log = logging.getLogger("ingest.librdkafka")
+
+CHANNEL_DELIVERIES = 16_384
+"""Deliveries that can wait in the channel; their bytes are on the budget."""
+BATCH_RECORDS = 10_000
+"""About how many records one hop into the thread hands over; more would hold up the next answers."""
+POLL_SECONDS = 0.1
+"""How long the poll thread waits for a report: what ending it takes at the most."""
+SWEEP_SECONDS = 0.25
+"""How late an answer's deadline can be noticed."""
+PURGE_SECONDS = 2.0
+"""How long librdkafka has to report on what was purged."""
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Let librdkafka check its settings.
+
+    Raises `ConfigError` with librdkafka's words, which name the property.
+    """
+    open_client(settings)
+
+
+def open_client(settings: Mapping[str, Any]) -> Client:
+    """A librdkafka producer with `settings`; connects in the background.
+
+    Raises `ConfigError` where librdkafka refuses a setting.
+    """
+    try:
+        return Client(dict(settings), logger=librdkafka_log)
+    except KafkaException as error:
+        raise ConfigError(f"[kafka] {error.args[0].str()}") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"[kafka] {error}") from None
+
+
+class KafkaProducer:
+    """The service's `ingest.producer.Producer`.  Made by `open_kafka_producer`, which runs its tasks."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        budget: Budget,
+        record_bytes: int,
+        answer_seconds: float,
+        allow: Collection[str] | None,
+        auto_create: bool,
+        inside: bool,
+        topics: Collection[str],
+    ) -> None:
+        self.ledger = Ledger()
+        self._errors: list[KafkaError] = []  # written by the poll thread alone
+        self._settings: dict[str, Any] = {**settings, "error_cb": self._errors.append}
+        self._budget = budget
+        self._answer_seconds = answer_seconds
+        # The mock cluster reports 1234 as the time of every record, so records carry our own time there.
+        self._stamps = inside
+        # Three threads at the most: one hands over, one polls, one asks for metadata.
+        self._limiter = trio.CapacityLimiter(3)
+        self.topics = Topics(
+            settings,
+            record_bytes=record_bytes,
+            allow=allow,
+            expected=topics,
+            auto_create=auto_create,
+            describe=not inside,
+            limiter=self._limiter,
+        )
+        self._client = open_client(self._settings)
+        self._into_channel, self._from_channel = trio.open_memory_channel[Delivery](CHANNEL_DELIVERIES)
+        self._waiting: dict[Delivery, None] = {}  # in order of their deadlines, until answered
+        self._late: dict[Delivery, None] = {}  # answered at their deadline, and not reported yet
+        self._arrived: list[tuple[Delivery, int, DeliveryReport]] = []  # the poll thread's, until it returns
+        self._reported = RepeatedEvent()
+        self._draining = False
+
+    # The Producer protocol ------------------------------------------------------------------------
+
+    @property
+    def full(self) -> bool:
+        """Whether the channel has no place left."""
+        return self._into_channel.statistics().current_buffer_used >= CHANNEL_DELIVERIES
+
+    async def require_topic(self, name: str) -> int:
+        """See `ingest.producer.Producer.require_topic`."""
+        return await self.topics.require(name)
+
+    async def submit(
+        self, records: Sequence[Record], *, hold: Hold | None = None, wait_seconds: float = math.inf
+    ) -> Delivery:
+        """See `ingest.producer.Producer.submit`.  Without a hold, the budget is charged here."""
+        wait_seconds = min(wait_seconds, self._answer_seconds)
+        deadline = trio.current_time() + self._answer_seconds
+        if hold is None:
+            hold = await self._budget.acquire(sum(record.cost() for record in records), wait_seconds)
+        delivery = Delivery(
+            records, hold=hold, ledger=self.ledger, deadline=deadline, on_settled=self._on_settled
+        )
+        try:
+            await self._enter_channel(delivery, wait_seconds)
+        except BaseException:
+            hold.release()
+            raise
+        return delivery
+
+    async def _enter_channel(self, delivery: Delivery, wait_seconds: float) -> None:
+        # Accepted before it is sent: the task at the other end may have it reported before we run again.
+        self.ledger.accepted += len(delivery.records)
+        try:
+            try:
+                self._into_channel.send_nowait(delivery)
+            except trio.WouldBlock:
+                with trio.move_on_after(wait_seconds) as scope:
+                    await self._into_channel.send(delivery)
+                if scope.cancelled_caught:
+                    raise Overloaded(f"{CHANNEL_DELIVERIES} requests wait for Kafka already") from None
+        except BaseException as error:
+            self.ledger.accepted -= len(delivery.records)
+            if isinstance(error, trio.ClosedResourceError):
+                raise seam.draining() from None
+            raise
+        if not delivery.settled:
+            self._waiting[delivery] = None
+
+    async def send(self, records: Sequence[Record]) -> Sequence[DeliveryReport]:
+        """See `ingest.producer.Producer.send`."""
+        return await seam.send(self, records)
+
+    async def drain(self, deadline: float) -> None:
+        """See `ingest.producer.Producer.drain`.  At the deadline the queues are purged."""
+        self._draining = True
+        self._into_channel.close()
+        with trio.move_on_at(deadline):
+            while self.ledger.pending:
+                await self._reported.wait()
+        if not self.ledger.pending:
+            return
+        log.warning("giving up", extra={"records": self.ledger.pending})
+        with trio.move_on_after(PURGE_SECONDS):
+            while self.ledger.pending:
+                for delivery in list(self._waiting):
+                    delivery.withdraw(seam.draining())
+                # What a hand-over enqueues while we purge is caught by the next round.
+                await trio.to_thread.run_sync(self._client.purge, limiter=self._limiter)
+                with trio.move_on_after(POLL_SECONDS):
+                    await self._reported.wait()
+
+    # The tasks --------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Move records and reports until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._submit)
+            nursery.start_soon(self._collect)
+            nursery.start_soon(self._sweep)
+            nursery.start_soon(self.topics.watch, lambda: self._client)
+
+    def _on_settled(self, delivery: Delivery) -> None:
+        self._waiting.pop(delivery, None)
+        self._late.pop(delivery, None)
+
+    async def _submit(self) -> None:
+        async for first in self._from_channel:
+            batch = [first]
+            records = len(first.records)
+            with contextlib.suppress(trio.WouldBlock):
+                while records < BATCH_RECORDS:
+                    batch.append(self._from_channel.receive_nowait())
+                    records += len(batch[-1].records)
+            if self.topics.batch_bytes is not None and self.topics.batch_bytes < self._batch_bytes():
+                await self._lower_batch_size(self.topics.batch_bytes)
+            while batch:
+                for delivery in batch:
+                    delivery.busy = True
+                complete, refused = await trio.to_thread.run_sync(
+                    self._hand_over, batch, limiter=self._limiter
+                )
+                for delivery in batch:
+                    delivery.busy = False
+                for delivery, index, error in refused:
+                    delivery.settle(index, error)
+                if refused:
+                    self._reported.set()
+                if complete:
+                    break
+                # librdkafka's queue is full: nothing more goes in before a report has come out.
+                await self._reported.wait()
+                batch = [delivery for delivery in batch if delivery.handed < len(delivery.records)]
+
+    def _hand_over(self, batch: list[Delivery]) -> tuple[bool, list[tuple[Delivery, int, IngestError]]]:
+        """Enqueue what the batch still has; in a thread.  False means that librdkafka's queue is full."""
+        refused: list[tuple[Delivery, int, IngestError]] = []
+        produce = self._client.produce
+        for delivery in batch:
+            records = delivery.records
+            for index in range(delivery.handed, len(records)):
+                record = records[index]
+                stamp = record.timestamp or 0
+                if self._stamps and not stamp:
+                    stamp = time.time_ns() // 1_000_000
+                try:
+                    produce(
+                        record.topic,
+                        record.value,
+                        record.key,
+                        -1 if record.partition is None else record.partition,
+                        functools.partial(
+                            self._on_delivery, delivery, index, stamp if self._stamps else None
+                        ),
+                        timestamp=stamp,
+                        headers=list(record.headers) if record.headers else None,
+                    )
+                except BufferError:
+                    return False, refused
+                except KafkaException as error:
+                    refused.append((delivery, index, refusal(error.args[0])))
+                except (TypeError, ValueError, OverflowError) as error:
+                    refused.append((delivery, index, BadRequest(f"librdkafka refused the record: {error}")))
+                delivery.handed = index + 1
+        return True, refused
+
+    def _on_delivery(
+        self, delivery: Delivery, index: int, stamp: int | None, error: KafkaError | None, message: Message
+    ) -> None:
+        report: DeliveryReport
+        if error is not None:
+            report = delivery_error(error)
+        else:
+            kind, timestamp = message.timestamp()
+            report = Receipt(
+                delivery.records[index].topic,
+                message.partition() or 0,
+                message.offset() or 0,
+                stamp if stamp is not None else timestamp if kind else None,
+            )
+        self._arrived.append((delivery, index, report))
+
+    async def _collect(self) -> None:
+        while True:
+            arrived, errors = await trio.to_thread.run_sync(self._poll, limiter=self._limiter)
+            for delivery, index, report in arrived:
+                delivery.settle(index, report)
+            for error in errors:
+                log.warning("kafka error", extra={"code": error.name(), "error": error.str()})
+                self.topics.doubt()
+            if arrived:
+                self._reported.set()
+
+    def _poll(self) -> tuple[list[tuple[Delivery, int, DeliveryReport]], list[KafkaError]]:
+        """Serve callbacks for up to `POLL_SECONDS`; in a thread.  Nobody else may poll or flush."""
+        if self._draining:
+            self._client.flush(POLL_SECONDS)  # as poll, and does not wait for linger.ms
+        else:
+            self._client.poll(POLL_SECONDS)
+        arrived, self._arrived = self._arrived, []
+        errors = self._errors.copy()
+        self._errors.clear()
+        return arrived, errors
+
+    async def _sweep(self) -> None:
+        withdrawn = Overloaded("Kafka took nothing in time; the record was withdrawn")
+        unknown = DeliveryUnknown(
+            f"Kafka did not answer within timeouts.answer_seconds = {self._answer_seconds:g}; "
+            "the record may have been written"
+        )
+        async for _ in periodic(SWEEP_SECONDS):
+            now = trio.current_time()
+            expired = []
+            for delivery in self._waiting:
+                if delivery.deadline > now:
+                    break
+                expired.append(delivery)
+            for delivery in expired:
+                delivery.expire(withdrawn, unknown)
+                if not delivery.settled:
+                    del self._waiting[delivery]
+                    self._late[delivery] = None
+            if expired:
+                self._reported.set()
+
+    # Replacing the client ---------------------------------------------------------------------------
+
+    def _batch_bytes(self) -> int:
+        return int(self._settings.get("batch.size", 1_000_000))
+
+    async def _lower_batch_size(self, batch_bytes: int) -> None:
+        """Go on with a client whose batches fit a topic's max.message.bytes.
+
+        librdkafka does not split a batch that a broker refuses, so each record in it would fail.  The old
+        client is emptied first, which keeps the order of records.
+        """
+        log.info("batch size lowered", extra={"batch_bytes": batch_bytes})
+        while len(self._client):
+            await self._reported.wait()
+        self._settings["batch.size"] = batch_bytes
+        self._client = await trio.to_thread.run_sync(open_client, self._settings, limiter=self._limiter)
+
+    async def _give_up(self) -> None:
+        """Report everything that is still pending; whatever librdkafka does not report in time is unknown."""
+        await self.drain(-math.inf)
+        unknown = DeliveryUnknown("given up without a report from librdkafka")
+        for delivery in [*self._waiting, *self._late]:
+            for index, report in enumerate(delivery.reports):
+                if report is None:
+                    delivery.settle(index, unknown)
+
+    def _free(self) -> None:
+        """Let librdkafka go, which joins its threads; in a thread, after every task has ended."""
+        del self._client
+        self.topics.close()
+
+
+@contextlib.asynccontextmanager
+async def open_kafka_producer(
+    settings: Mapping[str, Any],
+    *,
+    budget: Budget,
+    record_bytes: int,
+    answer_seconds: float,
+    allow: Collection[str] | None = None,
+    auto_create: bool = False,
+    inside: bool = False,
+    topics: Collection[str] = (),
+) -> AsyncIterator[KafkaProducer]:
+    """A running `KafkaProducer` with librdkafka's `settings`; it connects in the background.
+
+    When the block ends, records that are still pending get `answer_seconds` to be reported; when it is
+    cancelled or raises, they are given up at once and reported as unknown (`PURGE_SECONDS` at the most).
+    `inside` says that the cluster is librdkafka's mock; `topics` are looked up before anyone asks.
+
+    Raises `ConfigError` where librdkafka refuses a setting.
+    """
+    producer = KafkaProducer(
+        settings,
+        budget=budget,
+        record_bytes=record_bytes,
+        answer_seconds=answer_seconds,
+        allow=allow,
+        auto_create=auto_create,
+        inside=inside,
+        topics=topics,
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            # The tasks outlive a cancellation from outside just long enough to report what is given up.
+            tasks = trio.CancelScope(shield=True)
+
+            async def run() -> None:
+                with tasks:
+                    await producer.run()
+
+            nursery.start_soon(run)
+            try:
+                yield producer
+                await producer.drain(trio.current_time() + answer_seconds)
+            finally:
+                with trio.move_on_after(2 * PURGE_SECONDS, shield=True):
+                    await producer._give_up()
+                tasks.cancel()
+    finally:
+        with trio.CancelScope(shield=True):  # bounded: nothing is queued any more, so the threads end at once
+            await trio.to_thread.run_sync(producer._free)

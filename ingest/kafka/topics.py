@@ -1,0 +1,226 @@
+"""Which topics may be written: Kafka's rule for names, the allow-list, and what the cluster has.
+
+An unknown topic shows in librdkafka only as a timeout of its records, so names are looked up here
+first.  The cluster is asked at most once a second, by one task; everyone else reads what it found.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+import trio
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
+from trio_util import RepeatedEvent
+
+from ingest.errors import BadRequest, KafkaUnavailable, Overloaded, TopicDenied, UnknownTopic
+
+log = logging.getLogger(__name__)
+
+LIST_SECONDS = 1.0
+"""The least time between two requests for the cluster's topics; a new topic may be 404 for so long."""
+REFRESH_SECONDS = 10.0
+"""How old the list of topics gets while nobody asks for an unknown one."""
+ANSWER_SECONDS = 2.0
+"""How long the cluster has to answer one request before it counts as down."""
+BATCH_OVERHEAD_BYTES = 128
+"""What a batch of one record has beyond value, key and headers: 61 bytes of batch header, the record's
+own varints, and a margin for header lengths (KIP-98, message format v2)."""
+
+_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
+
+def check_name(name: str, allow: Collection[str] | None = None) -> None:
+    """Hold a topic's name against Kafka's rule and the allow-list.
+
+    Raises `BadRequest` for a name Kafka does not take, `TopicDenied` for an internal one (`__…`) or
+    one that is not in `allow`.
+    """
+    if not _NAME.fullmatch(name) or name in (".", ".."):
+        shown = name if len(name) <= 60 else name[:60] + "…"
+        raise BadRequest(
+            f"topic {shown!a} is not a name Kafka takes: 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'"
+        )
+    if name.startswith("__"):
+        raise TopicDenied(f"topic {name} is internal to Kafka and cannot be written")
+    if allow is not None and name not in allow:
+        raise TopicDenied(f"topic {name} is not in topics.allow")
+
+
+class Topics:
+    """What is known of the cluster's topics, kept fresh by `watch`."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        record_bytes: int,
+        allow: Collection[str] | None,
+        expected: Collection[str],
+        auto_create: bool,
+        describe: bool,
+        limiter: trio.CapacityLimiter,
+    ) -> None:
+        """`expected` are looked up unasked; `describe` asks for each topic's max.message.bytes."""
+        self._settings = settings
+        self._record_bytes = record_bytes
+        self._allow = None if allow is None else frozenset(allow)
+        self._expected = frozenset(expected)
+        self._auto_create = auto_create
+        self._describes = describe
+        self._limiter = limiter
+        self._admin: AdminClient | None = None  # only touched by the thread that asks
+        self._listed: frozenset[str] = frozenset()
+        self._listed_at = -math.inf
+        self._limits: dict[str, int] = {}  # topics in use, with the largest record each takes
+        self._asked: dict[str, int] = {}  # names that wait for a round, and how many callers wait for each
+        self._tried: frozenset[str] = frozenset()  # the names that the last round was for
+        self._doubted = False
+        self._wake = RepeatedEvent()
+        self._round_over = RepeatedEvent()
+        self._down: str | None = None  # why no broker can be reached
+        self.batch_bytes: int | None = None
+        """The smallest max.message.bytes among the topics in use; a batch above it is refused whole."""
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the cluster has been heard of, and is not known to be down."""
+        return self._down is None and self._listed_at > -math.inf
+
+    def doubt(self) -> None:
+        """Something says that the cluster may be down or has changed: ask it soon."""
+        self._doubted = True
+        self._wake.set()
+
+    async def require(self, name: str) -> int:
+        """The most bytes a record for topic `name` may have, if it may be written at all.
+
+        A topic in use is answered at once.  Another waits for one look at the cluster, unless the list
+        is younger than `LIST_SECONDS`.  Raises as `ingest.producer.Producer.require_topic` says.
+        """
+        limit = self._limits.get(name)
+        if limit is None:
+            check_name(name, self._allow)
+            limit = await self._look_up(name)
+        elif self._down is not None:
+            raise self._unreachable(self._down)
+        return limit
+
+    async def _look_up(self, name: str) -> int:
+        self._asked[name] = self._asked.get(name, 0) + 1
+        self._wake.set()
+        try:
+            with trio.move_on_after(LIST_SECONDS + ANSWER_SECONDS):
+                while True:
+                    if self._down is not None:
+                        raise self._unreachable(self._down)
+                    fresh = trio.current_time() - self._listed_at < LIST_SECONDS
+                    if fresh and name not in self._listed and not self._auto_create:
+                        break
+                    await self._round_over.wait()
+                    if name in self._limits:
+                        return self._limits[name]
+                    if self._auto_create and name in self._tried:
+                        break
+            if self.reachable and name not in self._listed:
+                raise UnknownTopic(f"topic {name} does not exist in the Kafka cluster")
+            raise Overloaded("the Kafka cluster has not said yet which topics it has")
+        finally:
+            self._asked[name] -= 1
+            if not self._asked[name]:
+                del self._asked[name]
+
+    def _unreachable(self, why: str) -> KafkaUnavailable:
+        return KafkaUnavailable(f"Kafka cannot be reached ({why})")
+
+    async def watch(self, client: Callable[[], Producer]) -> None:
+        """Keep the list of topics fresh until cancelled; `client` gives the client of the moment."""
+        while True:
+            attempt_at = trio.current_time()
+            self._doubted = False
+            asked = frozenset(self._asked)
+            known = self._expected | asked | self._limits.keys()
+            try:
+                answer = await trio.to_thread.run_sync(self._ask, client(), known, limiter=self._limiter)
+            except KafkaException as error:
+                self._note_failure(error.args[0])
+                pause = LIST_SECONDS
+            else:
+                self._note(answer)
+                pause = REFRESH_SECONDS
+            self._tried = known
+            self._round_over.set()
+            if not (self._asked.keys() - asked or self._doubted):
+                with trio.move_on_after(pause):
+                    await self._wake.wait()
+            # Topics that are listed already, or made, can be looked at now; only listing is rationed.
+            if not self._asked or not (self._auto_create or self._asked.keys() <= self._listed):
+                await trio.sleep_until(attempt_at + LIST_SECONDS)
+
+    def _note(self, answer: ClusterTopics) -> None:
+        if self._down is not None:
+            log.info("kafka reachable")
+        self._down = None
+        self._listed_at = trio.current_time()
+        self._listed = answer.listed
+        self._limits = answer.limits
+        self.batch_bytes = answer.batch_bytes
+
+    def _note_failure(self, error: KafkaError) -> None:
+        if error.code() == KafkaError._TIMED_OUT and self._listed_at > -math.inf:
+            # One slow broker: the others may well take records, so the deadlines decide.
+            log.info("kafka slow to list its topics")
+        else:
+            if self._down is None:
+                log.warning("kafka unreachable", extra={"error": error.str()})
+            self._down = error.str()
+
+    def _ask(self, client: Producer, names: frozenset[str]) -> ClusterTopics:
+        """One look at the cluster, in a thread.  Raises `KafkaException`."""
+        if self._auto_create:
+            for name in names - self._listed:
+                client.list_topics(name, timeout=ANSWER_SECONDS)  # a look-up by name is what creates it
+        listed = frozenset(client.list_topics(timeout=ANSWER_SECONDS).topics)
+        limits = dict.fromkeys(names & listed, self._record_bytes)
+        smallest = None
+        if self._describes and limits:
+            for name, most in self._describe(list(limits)).items():
+                limits[name] = min(self._record_bytes, max(0, most - BATCH_OVERHEAD_BYTES))
+                smallest = most if smallest is None else min(smallest, most)
+        return ClusterTopics(listed, limits, smallest)
+
+    def _describe(self, names: list[str]) -> dict[str, int]:
+        """Each topic's own max.message.bytes, where the cluster tells it (KIP-133)."""
+        if self._admin is None:
+            self._admin = AdminClient(dict(self._settings), logger=logging.getLogger("ingest.librdkafka"))
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        answers: dict[ConfigResource, Future[Any]] = self._admin.describe_configs(
+            resources, request_timeout=ANSWER_SECONDS
+        )
+        told = {}
+        for resource, answer in answers.items():
+            try:
+                told[resource.name] = int(answer.result()["max.message.bytes"].value)
+            except KafkaException as error:
+                # Without the right to describe, it is the broker that refuses what is too large.
+                log.debug("topic not described", extra={"topic": resource.name, "error": error.args[0].str()})
+        return told
+
+    def close(self) -> None:
+        """Let the client for descriptions go; blocks while its threads end."""
+        self._admin = None
+
+
+class ClusterTopics(NamedTuple):
+    """One look at the cluster."""
+
+    listed: frozenset[str]
+    limits: dict[str, int]
+    """Topics in use, with the largest record each takes, in bytes."""
+    batch_bytes: int | None
+    """The smallest max.message.bytes of those."""

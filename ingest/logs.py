@@ -1,0 +1,58 @@
+"""How the command line writes its log: one line an event on standard error, as text or as JSON.
+
+The package's other modules log through the standard library with `extra` fields and set nothing up, so
+that a program which embeds them decides for itself.  Nothing here is imported but by `ingest.cli`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Literal
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+
+def configure(format: Literal["text", "json"]) -> None:  # noqa: A002  # the option's name
+    """Send every event of level INFO and above to standard error.
+
+    Text is `2026-11-23T23:40:12.345Z info drained accepted=1204 …`: time, level, event, and the fields
+    in the order given.  Whatever an event holds, it is one line.
+    """
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.ExtraAdder()],
+        processors=[
+            _head,
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            _text if format == "text" else structlog.processors.JSONRenderer(),
+        ],
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def _head(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Time, level and event first; the time is that of the event."""
+    created = datetime.fromtimestamp(event["_record"].created, UTC)
+    time = created.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    return {"time": time, "level": event.pop("level"), "event": event.pop("event"), **event}
+
+
+def _text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    time, level, words = event.pop("time"), event.pop("level"), str(event.pop("event"))
+    fields = (f"{name}={_quoted(str(value), ' =')}" for name, value in event.items())
+    return " ".join((time, level, _quoted(words), *fields))
+
+
+def _quoted(text: str, special: Iterable[str] = "") -> str:
+    """Give `text` as a JSON string where it could be taken for something else, or break its line."""
+    if not text.isprintable():
+        return json.dumps(text)
+    if not text or '"' in text or any(character in text for character in special):
+        return json.dumps(text, ensure_ascii=False)
+    return text

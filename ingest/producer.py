@@ -1,0 +1,229 @@
+"""What takes records (the `Producer` protocol), and one request's records on their way (`Delivery`).
+
+Nothing here knows which sink it is, nor HTTP.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from ingest.budget import Hold
+from ingest.errors import DeliveryUnknown, Draining, IngestError, Outcome, Overloaded
+from ingest.records import DeliveryReport, Receipt, Record
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What became of the records that were let into a producer.
+
+    Once nothing is pending, `accepted` is the sum of the next three.
+    """
+
+    accepted: int = 0
+    delivered: int = 0
+    failed: int = 0
+    """Definitely not written."""
+    unknown: int = 0
+    """Perhaps written, and no report will come any more."""
+    lost: int = 0
+    """Answered 202 and then not delivered; these are among `failed` and `unknown` too."""
+
+    @property
+    def pending(self) -> int:
+        """Records accepted that have no final report yet."""
+        return self.accepted - self.delivered - self.failed - self.unknown
+
+
+class Delivery:
+    """The records of one `submit` and their reports as they come in.
+
+    Two things end apart: the wait for an answer, which has a deadline, and the records' own way, which
+    ends with a report of the sink.  The hold is released by the second, so that what librdkafka still
+    has stays on the budget after its request was answered 504.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_hold",
+        "_ledger",
+        "_on_settled",
+        "_pending",
+        "_queued",
+        "_task",
+        "busy",
+        "deadline",
+        "handed",
+        "records",
+        "reports",
+    )
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        *,
+        ledger: Ledger,
+        hold: Hold | None = None,
+        deadline: float = math.inf,
+        on_settled: Callable[[Delivery], None] | None = None,
+    ) -> None:
+        self.records = records
+        self.reports: list[DeliveryReport | None] = [None] * len(records)
+        self.deadline = deadline
+        """On Trio's clock: when the answer is due."""
+        self.handed = 0
+        """How many records, from the first, were handed to the sink; what lies behind can be withdrawn."""
+        self.busy = False
+        """A thread is handing records over just now; what it has reached is not known here."""
+        self._pending = len(records)
+        self._ledger = ledger
+        self._hold = hold
+        self._on_settled = on_settled
+        self._answer: IngestError | None = None
+        self._queued = False
+        self._task: trio.lowlevel.Task | None = None
+        if not records:
+            self._finish()
+
+    @property
+    def settled(self) -> bool:
+        """Whether every record has its final report."""
+        return not self._pending
+
+    def promise_no_more(self) -> None:
+        """The caller was told 202: from now on a record that is not delivered counts as lost."""
+        self._queued = True
+        self._ledger.lost += sum(isinstance(report, IngestError) for report in self.reports)
+
+    def settle(self, index: int, report: DeliveryReport) -> None:
+        """Take the final report of the record at `index`; exactly one a record."""
+        self.reports[index] = report
+        ledger = self._ledger
+        if isinstance(report, Receipt):
+            ledger.delivered += 1
+        else:
+            if report.outcome is Outcome.UNKNOWN:
+                ledger.unknown += 1
+            else:
+                ledger.failed += 1
+            ledger.lost += self._queued
+        self._pending -= 1
+        if not self._pending:
+            self._finish()
+
+    def withdraw(self, error: IngestError) -> None:
+        """Take back what was not handed over yet; these records are reported as `error`, not written."""
+        if not self.busy:
+            first, self.handed = self.handed, len(self.records)
+            for index in range(first, len(self.records)):
+                self.settle(index, error)
+
+    def expire(self, withdrawn: IngestError, unknown: IngestError) -> None:
+        """The deadline has come: withdraw what can be, and let the rest be answered as `unknown`."""
+        self.withdraw(withdrawn)
+        if self._pending:
+            self._answer = unknown
+            self._wake()
+
+    async def wait(self) -> list[DeliveryReport]:
+        """One report for each record, in order, once all have one or the deadline has come.
+
+        Cancelled: what was not handed over yet is withdrawn; the outcome of the rest is unknown.
+        """
+        if self._pending and self._answer is None:
+            self._task = trio.lowlevel.current_task()
+
+            def abort(_: object) -> trio.lowlevel.Abort:
+                self._task = None
+                self.withdraw(Overloaded("withdrawn: the caller has gone"))
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        return [self._answer or _NO_REPORT if report is None else report for report in self.reports]
+
+    def _finish(self) -> None:
+        if self._hold is not None:
+            self._hold.release()
+        if self._on_settled is not None:
+            self._on_settled(self)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
+            self._task = None
+
+
+_NO_REPORT = DeliveryUnknown("no report came; the record may have been written")
+
+
+class Producer(Protocol):
+    """Takes records and reports on each of them.
+
+    `ingest.kafka.producer.KafkaProducer` is the one of the service; `ingest.testing` has others; an
+    embedding program can bring its own.  One contract test runs over all of them.
+    """
+
+    ledger: Ledger
+
+    @property
+    def full(self) -> bool:
+        """Whether `submit` would have to wait."""
+
+    async def require_topic(self, name: str) -> int:
+        """The most bytes a record for this topic may have (value, key and headers).
+
+        Raises `BadRequest`, `TopicDenied`, `UnknownTopic`, `Overloaded` (nothing is known of the
+        cluster yet) or `KafkaUnavailable`.
+        """
+
+    async def submit(
+        self, records: Sequence[Record], *, hold: Hold | None = None, wait_seconds: float = math.inf
+    ) -> Delivery:
+        """Take records in, whose topics were required before; their reports come through the `Delivery`.
+
+        The producer owns `hold` from the call on, whatever becomes of it.  Waits while full, at most
+        `wait_seconds`: that wait is the backpressure.
+
+        Raises `Overloaded` or `Draining`; then nothing was taken.  Cancelled: nothing was taken.
+        """
+
+    async def send(self, records: Sequence[Record]) -> Sequence[DeliveryReport]:
+        """One report for each record, in order.  Waits while full: that wait is the backpressure.
+
+        Failed records are reports, not exceptions.  Cancelled: the outcome is unknown.
+        """
+
+    async def drain(self, deadline: float) -> None:
+        """Take nothing new, and return when every record has its report.
+
+        At `deadline` (Trio's clock) what is left is given up, and reported as unknown.
+        """
+
+
+async def send(producer: Producer, records: Sequence[Record]) -> Sequence[DeliveryReport]:
+    """`Producer.send` in terms of the other methods: looks up topics, submits, waits."""
+    failed: dict[str, IngestError] = {}
+    for topic in dict.fromkeys(record.topic for record in records):
+        try:
+            await producer.require_topic(topic)
+        except IngestError as error:
+            failed[topic] = error
+    wanted = [record for record in records if record.topic not in failed] if failed else records
+    try:
+        reports: Sequence[DeliveryReport] = await (await producer.submit(wanted)).wait() if wanted else []
+    except IngestError as error:
+        reports = [error] * len(wanted)
+    if not failed:
+        return reports
+    rest = iter(reports)
+    return [failed[record.topic] if record.topic in failed else next(rest) for record in records]
+
+
+def draining() -> Draining:
+    """What `submit` raises once a producer drains."""
+    return Draining("the service is draining and takes nothing new; send again elsewhere or later")

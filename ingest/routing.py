@@ -1,0 +1,137 @@
+"""Method and request target in, topic and key out.  Pure: no I/O, no state that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from ingest.config import Route
+from ingest.errors import BadRequest, MethodNotAllowed, NotFound
+
+_ALLOW = "POST, DELETE"
+_PARAMETERS = frozenset({"key", "key_field", "offsets", "validate"})
+
+
+class Match(NamedTuple):
+    """What a request's head asks for, as far as its method and target say."""
+
+    route: Route
+    topic: str
+    key: bytes | None
+    """From `?key=`; None where there is none."""
+    key_field: str | None
+    """The JSON field of the content that becomes the key: from `?key_field=`, else the route's."""
+    tombstone: bool
+    """DELETE: a record with this key and no value."""
+    offsets: bool
+    """`?offsets=true`: stream each line's result."""
+    validate: bool
+    """Not `?validate=false`: each line is to be JSON."""
+
+
+class Router:
+    """The routes of a service."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._fixed: dict[str, Route] = {}
+        self._patterns: list[tuple[str, str, Route]] = []
+        for route in routes:
+            before, placeholder, after = route.path.partition("{topic}")
+            if placeholder:
+                self._patterns.append((before, after, route))
+            else:
+                self._fixed[route.path] = route
+
+    def match(self, method: str, target: bytes) -> Match:
+        """Find the route of a request.
+
+        `target` is a request target in origin-form or absolute-form (RFC 9112, section 3.2).  Raises
+        `NotFound`, `MethodNotAllowed`, or `BadRequest` for a query that cannot be meant.
+        """
+        path, _, query = _origin_form(target).partition("?")
+        route, topic = self._find(path)
+        if method not in ("POST", "DELETE"):
+            raise MethodNotAllowed(
+                f"{method} is not served here; POST writes a record, DELETE a tombstone", _ALLOW
+            )
+        # A webhook's sender may add a query of its own to a fixed path; elsewhere it is a typo.
+        arguments = _parse_query(query, strict=route.topic is None)
+        key = arguments.get("key")
+        key_field = None
+        if "key_field" in arguments:
+            key_field = _text(arguments, "key_field")
+            if not all(key_field.split(".")):
+                raise BadRequest(f"key_field={key_field!a} names no field; write it like user.id")
+        if key is not None and key_field is not None:
+            raise BadRequest("key and key_field are both given; one of them makes the key")
+        if key is None and key_field is None:
+            key_field = route.key_field
+        tombstone = method == "DELETE"
+        if tombstone:
+            if key is None:
+                raise BadRequest("DELETE writes a tombstone for a key and needs ?key=")
+            if "offsets" in arguments or "validate" in arguments:
+                raise BadRequest("DELETE takes only ?key=")
+        offsets = _flag(arguments, "offsets", default=False)
+        validate = _flag(arguments, "validate", default=True)
+        if not validate and key_field is not None:
+            raise BadRequest("validate=false leaves lines unread, so key_field cannot be found in them")
+        return Match(route, topic, key, key_field, tombstone, offsets, validate)
+
+    def _find(self, path: str) -> tuple[Route, str]:
+        route = self._fixed.get(path)
+        if route is not None and route.topic is not None:
+            return route, route.topic
+        for before, after, route in self._patterns:
+            if path.startswith(before) and path.endswith(after) and len(path) > len(before) + len(after):
+                segment = path[len(before) : len(path) - len(after)]
+                if "/" not in segment:
+                    # What is no topic's name is refused later, by the rule for names.
+                    return route, unquote_to_bytes(segment).decode("ascii", "replace")
+        shown = path if len(path) <= 100 else path[:100] + "…"
+        raise NotFound(f"nothing is served at {shown}")
+
+
+def _origin_form(target: bytes) -> str:
+    # The framing rules leave visible ASCII alone in a target.
+    text = target.decode("ascii")
+    if not text.startswith("/") and "://" in text:
+        # Absolute-form: the authority is ours whatever it says, as nothing here depends on it.
+        _, slash, rest = text.partition("://")[2].partition("/")
+        text = "/" + rest if slash else "/"
+    return text.partition("#")[0]
+
+
+def _parse_query(query: str, *, strict: bool) -> dict[str, bytes]:
+    """The query's arguments as an HTML form writes them: `+` is a space, %XX is a byte."""
+    arguments: dict[str, bytes] = {}
+    for part in query.split("&") if query else ():
+        name, _, value = part.partition("=")
+        if name not in _PARAMETERS:
+            if strict and part:
+                known = ", ".join(sorted(_PARAMETERS))
+                raise BadRequest(f"query parameter {name[:60]!a} is not known here; there are {known}")
+            continue
+        if name in arguments:
+            raise BadRequest(f"query parameter {name} is given twice")
+        arguments[name] = unquote_to_bytes(value.replace("+", " "))
+    return arguments
+
+
+def _text(arguments: dict[str, bytes], name: str) -> str:
+    try:
+        return arguments[name].decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f"query parameter {name} is not UTF-8") from None
+
+
+def _flag(arguments: dict[str, bytes], name: str, *, default: bool) -> bool:
+    value = arguments.get(name)
+    if value is None:
+        return default
+    if value not in (b"true", b"false"):
+        raise BadRequest(
+            f"query parameter {name} is {value[:60].decode('ascii', 'replace')!a}; true or false is meant"
+        )
+    return value == b"true"

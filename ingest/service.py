@@ -1,0 +1,204 @@
+"""serve(): opens the parts in order and closes them in reverse.  Composition only."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import resource
+from collections.abc import AsyncIterator, Mapping
+
+import trio
+
+from ingest.budget import Budget
+from ingest.config import Config, KafkaValue
+from ingest.errors import ConfigError
+from ingest.http.connection import Connection
+from ingest.http.h11_protocol import H11Protocol
+from ingest.http.listeners import Listeners, open_sockets, open_tls
+from ingest.http.streams import ByteStream
+from ingest.intake import Intake
+from ingest.kafka.devbroker import open_dev_broker
+from ingest.kafka.producer import open_kafka_producer
+from ingest.producer import Ledger, Producer
+
+log = logging.getLogger(__name__)
+
+RESERVED_FILES = 64
+"""Descriptors kept from connections: librdkafka's sockets, listeners, standard streams, files."""
+MOST_CONNECTIONS = 10_000
+LAST_ANSWERS_SECONDS = 1.0
+"""What a drain keeps of its grace for the answers to what was given up."""
+
+
+class Server:
+    """A running service, as `serve` hands it to `nursery.start`."""
+
+    def __init__(self, url: str, brokers: str, producer: Producer) -> None:
+        self.url = url
+        """Where it listens, `http://host:port`."""
+        self.brokers = brokers
+        """The brokers it was given, `host:port,…`; "" where the producer was given."""
+        self.producer = producer
+        """What requests are sent with; an embedding program may send with it too."""
+        self.stop_requested = trio.Event()
+        """Set by `shutdown`; from then on the service drains."""
+        self._stopped = trio.Event()
+
+    @property
+    def ledger(self) -> Ledger:
+        """What became of the records so far."""
+        return self.producer.ledger
+
+    async def shutdown(self) -> None:
+        """Drain: finish what was begun, take nothing new, and return when that is done.
+
+        At the latest after `shutdown.grace_seconds`.  Cancelling the nursery instead abandons.
+        """
+        self.stop_requested.set()
+        await self._stopped.wait()
+
+
+@contextlib.asynccontextmanager
+async def open_producer(kafka: Mapping[str, KafkaValue]) -> AsyncIterator[Producer]:
+    """The pipeline without HTTP: a producer with librdkafka's settings `kafka` over the service's defaults.
+
+    Without `bootstrap.servers` a broker for development is started inside this process.  When the
+    block ends, what is pending gets `timeouts.answer_seconds`; when it is cancelled, it is given up.
+
+    Raises `ConfigError` for a setting that is wrong.
+    """
+    config = Config(kafka=kafka)
+    async with _open_producer(config, Budget(config.limits.held_bytes)) as (producer, _):
+        yield producer
+
+
+async def serve(
+    config: Config,
+    *,
+    producer: Producer | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `Server.shutdown` has drained, or until cancelled, which abandons.
+
+    To be run with `await nursery.start(serve, config)`, which gives the `Server` once it listens.  Kafka
+    need not be up.  A `producer` that is given stays its owner's: it is neither drained nor closed here.
+
+    Error handling: raises `ConfigError` for what cannot be opened.  No request can end it.
+
+    Resource handling: installs no signal handler and configures no logging; its threads have a limiter
+    of their own.
+    """
+    if config.http.engine == "httptools":
+        raise ConfigError(
+            'http.engine = "httptools": this version has no such engine; "auto" or "h11" is meant'
+        )
+    tls = open_tls(config.http)
+    budget = Budget(config.limits.held_bytes)
+    for warning in config.warnings:
+        log.warning("config", extra={"warning": warning})
+    sockets = open_sockets(config.http.host, config.http.port)
+    with contextlib.ExitStack() as listening:
+        for each in sockets:
+            listening.callback(each.close)
+        scheme = "http" if tls is None else "https"
+        host, port = sockets[0].getsockname()[:2]
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        began = trio.current_time()
+        async with contextlib.AsyncExitStack() as opened:
+            if producer is None:
+                taker, brokers = await opened.enter_async_context(_open_producer(config, budget))
+            else:
+                taker, brokers = producer, ""
+            server = Server(url, brokers, taker)
+            intake = Intake(config, taker, budget)
+
+            def connect(stream: ByteStream, peer: str) -> Connection:
+                return Connection(stream, peer, H11Protocol(), intake, intake.refuse, config.timeouts)
+
+            listeners = Listeners(sockets, connect, tls=tls, most=_most_connections(config))
+            began = await _serve_and_drain(
+                config, server, listeners, drains=producer is None, task_status=task_status
+            )
+        ledger = server.ledger
+        log.info(
+            "drained",
+            extra={
+                "accepted": ledger.accepted,
+                "delivered": ledger.delivered,
+                "failed": ledger.failed,
+                "unknown": ledger.unknown,
+                "seconds": round(trio.current_time() - began, 2),
+            },
+        )
+        server._stopped.set()
+
+
+async def _serve_and_drain(
+    config: Config,
+    server: Server,
+    listeners: Listeners,
+    *,
+    drains: bool,
+    task_status: trio.TaskStatus[Server],
+) -> float:
+    """Serve, then close from the outside in; returns when the drain began."""
+    async with trio.open_nursery() as sweeping:
+        sweeping.start_soon(listeners.sweep)
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                accepting.start_soon(listeners.accept, connections)
+                log.info("listening", extra={"url": server.url, "brokers": server.brokers})
+                task_status.started(server)
+                await server.stop_requested.wait()
+                began = trio.current_time()
+                deadline = began + config.shutdown.grace_seconds
+                log.info("draining", extra={"grace_seconds": config.shutdown.grace_seconds})
+                await trio.sleep(config.shutdown.drain_delay_seconds)
+                listeners.drain()
+                accepting.cancel_scope.cancel()
+            listeners.close(connections)
+            connections.cancel_scope.deadline = deadline
+            with trio.move_on_at(deadline - LAST_ANSWERS_SECONDS):
+                await listeners.ended()
+            if drains:
+                await server.producer.drain(deadline - LAST_ANSWERS_SECONDS)
+        sweeping.cancel_scope.cancel()
+    return began
+
+
+@contextlib.asynccontextmanager
+async def _open_producer(config: Config, budget: Budget) -> AsyncIterator[tuple[Producer, str]]:
+    """A configuration's Kafka producer, and its brokers: the inside one if none is named."""
+    settings = config.producer_settings
+    async with contextlib.AsyncExitStack() as opened:
+        inside = "bootstrap.servers" not in settings
+        if inside:
+            address = await opened.enter_async_context(open_dev_broker())
+            settings["bootstrap.servers"] = address
+            log.warning(
+                "no Kafka is named: a broker for development runs inside, in memory, about 5 MiB a partition",
+                extra={"brokers": address},
+            )
+        auto_create = inside if config.topics.auto_create is None else config.topics.auto_create
+        if "allow.auto.create.topics" not in config.kafka:
+            settings["allow.auto.create.topics"] = auto_create
+        producer = await opened.enter_async_context(
+            open_kafka_producer(
+                settings,
+                budget=budget,
+                record_bytes=config.limits.record_bytes,
+                answer_seconds=config.timeouts.answer_seconds,
+                allow=config.topics.allow,
+                auto_create=auto_create,
+                inside=inside,
+                topics=[route.topic for route in config.routes if route.topic is not None],
+            )
+        )
+        yield producer, str(settings["bootstrap.servers"])
+
+
+def _most_connections(config: Config) -> int:
+    if config.limits.connections is not None:
+        return config.limits.connections
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, min(MOST_CONNECTIONS, files - RESERVED_FILES))

@@ -1,0 +1,188 @@
+"""A request of many records, produced while its lines arrive.
+
+It holds a window of the content, never its whole length: what has been read is handed on before more is
+read, and a few batches are on their way at a time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from ingest.answers import error_body, error_response, json_response, with_request_id
+from ingest.budget import Budget
+from ingest.errors import BadRequest, IngestError, Outcome, Overloaded
+from ingest.formats.ndjson import LineDecoder, Lines
+from ingest.http.connection import RECEIVE_BYTES, Connection
+from ingest.http.messages import Response
+from ingest.intent import Intent
+from ingest.producer import Delivery, Producer
+from ingest.records import RECORD_OVERHEAD_BYTES, DeliveryReport, Receipt
+
+BATCHES_IN_FLIGHT = 8
+"""How many batches of one request may be without reports while more of it is read."""
+LISTED_FAILURES = 100
+"""How many failures the answer names; the rest is counted."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Stream:
+    """One NDJSON request, from its admission to its answer."""
+
+    def __init__(
+        self,
+        exchange: Connection,
+        intent: Intent,
+        producer: Producer,
+        budget: Budget,
+        answer_seconds: float,
+        request_id: bytes,
+    ) -> None:
+        if intent.queued and intent.match.offsets:
+            raise BadRequest("offsets=true asks for what is not known yet when the answer is 202")
+        self._exchange = exchange
+        self._intent = intent
+        self._producer = producer
+        self._budget = budget
+        self._answer_seconds = answer_seconds
+        self._request_id = request_id
+        self._decoder = LineDecoder(
+            intent.like,
+            record_bytes=intent.record_bytes,
+            key_field=intent.key_path,
+            validate=intent.match.validate,
+        )
+        self._in_flight: deque[tuple[Delivery | None, Lines]] = deque()
+        self._accepted = 0
+        self._failed = 0
+        self._listed: list[dict[str, Any]] = []
+        self._first: IngestError | None = None  # the failure that speaks for all, if all fail
+        self._started = False
+
+    async def run(self) -> Response | None:
+        """Read, produce and answer; None when the answer has been sent in pieces."""
+        length = self._exchange.request.content_length
+        window = RECEIVE_BYTES if length is None else min(length, RECEIVE_BYTES)
+        hold = await self._budget.acquire(
+            window + RECORD_OVERHEAD_BYTES, self._intent.wait_seconds, self._exchange.peer, window=True
+        )
+        error: IngestError | None = None
+        try:
+            try:
+                while data := await self._exchange.receive():
+                    for lines in self._decoder.feed(data):
+                        await self._take(lines)
+                    if self._decoder.held_bytes > hold.size:
+                        hold.grow(self._decoder.held_bytes - hold.size)
+                for lines in self._decoder.end():
+                    await self._take(lines)
+            except IngestError as cause:
+                error = cause  # the rest cannot be read; what was accepted keeps its own outcome
+            while self._in_flight:
+                await self._settle_oldest()
+        except BaseException:
+            for delivery, _ in self._in_flight:
+                if delivery is not None:
+                    delivery.withdraw(Overloaded("withdrawn: the caller has gone"))
+            raise
+        finally:
+            hold.release()
+        return await self._answer(error)
+
+    async def _take(self, lines: Lines) -> None:
+        delivery = None
+        if lines.records:
+            try:
+                delivery = await self._submit(lines)
+            except IngestError as error:
+                refused = Lines([], [], [*lines.failures, *((number, error) for number in lines.numbers)])
+                self._in_flight.append((None, refused))
+                raise
+        self._in_flight.append((delivery, lines))
+        while len(self._in_flight) > BATCHES_IN_FLIGHT:
+            await self._settle_oldest()
+
+    async def _submit(self, lines: Lines) -> Delivery:
+        # The lines are here already, so they wait for room even where a new request is refused: nothing
+        # more is read meanwhile, which is what the client sees.
+        hold = await self._budget.acquire(
+            sum(record.cost() for record in lines.records), self._answer_seconds
+        )
+        delivery = await self._producer.submit(lines.records, hold=hold, wait_seconds=self._answer_seconds)
+        if self._intent.queued:
+            delivery.promise_no_more()
+        return delivery
+
+    async def _settle_oldest(self) -> None:
+        delivery, lines = self._in_flight[0]
+        reports: list[DeliveryReport] = []
+        if delivery is not None and not self._intent.queued:
+            reports = await delivery.wait()
+        self._in_flight.popleft()
+        if self._intent.queued:
+            self._accepted += len(lines.records)
+        failures = list(lines.failures)
+        for number, report in zip(lines.numbers, reports, strict=False):
+            if isinstance(report, Receipt):
+                self._accepted += 1
+            else:
+                failures.append((number, report))
+        failures.sort(key=lambda failure: failure[0])
+        self._note(failures)
+        if self._intent.match.offsets:
+            await self._send_results(lines, reports, failures)
+
+    def _note(self, failures: list[tuple[int, IngestError]]) -> None:
+        self._failed += len(failures)
+        for number, error in failures:
+            # One unknown outcome makes the whole unknown, so it speaks before the others.
+            if self._first is None or (
+                error.outcome is Outcome.UNKNOWN and self._first.outcome is not Outcome.UNKNOWN
+            ):
+                self._first = error
+            if len(self._listed) < LISTED_FAILURES:
+                self._listed.append({"line": number} | error_body(error))
+
+    async def _send_results(
+        self, lines: Lines, reports: list[DeliveryReport], failures: list[tuple[int, IngestError]]
+    ) -> None:
+        results: list[tuple[int, dict[str, Any]]] = [
+            (number, error_body(error)) for number, error in failures
+        ]
+        for number, report in zip(lines.numbers, reports, strict=False):
+            if isinstance(report, Receipt):
+                results.append((number, {"partition": report.partition, "offset": report.offset}))
+        results.sort(key=lambda result: result[0])
+        await self._start()
+        await self._exchange.send(
+            b"".join(_encode({"line": number} | body) + b"\n" for number, body in results)
+        )
+
+    async def _start(self) -> None:
+        if not self._started:
+            self._started = True
+            response = Response(200, ((b"content-type", b"application/x-ndjson"),), content=None)
+            await self._exchange.start(with_request_id(response, self._request_id))
+
+    async def _answer(self, error: IngestError | None) -> Response | None:
+        if self._intent.match.offsets:
+            await self._start()
+            if error is not None:
+                await self._exchange.send(_encode(error_body(error)) + b"\n")
+            await self._exchange.end()
+            return None
+        body: dict[str, Any] = {"accepted": self._accepted, "failed": self._failed}
+        if self._listed:
+            body["results"] = self._listed
+        if error is None and self._failed and not self._accepted:
+            error = self._first
+        if error is not None:
+            return error_response(error, body)
+        if self._failed and not self._intent.queued:
+            return json_response(207, body)
+        if self._intent.minimal and not self._failed:
+            return Response(202 if self._intent.queued else 204)
+        return json_response(202 if self._intent.queued else 200, body)

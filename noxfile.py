@@ -1,0 +1,83 @@
+"""The one door to every check: `nox` runs the default sessions, `nox -s NAME` one of them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "venv"
+nox.options.error_on_missing_interpreters = True
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "tests", "docs", "package"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")["project"]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and likely mistakes, by ruff."""
+    session.install("ruff>=0.15")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types of package, tests and this file, by mypy --strict."""
+    session.install("-e", ".[fast,test]", "mypy>=1.18", "nox")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Every test that needs no Kafka; arguments go to pytest."""
+    session.install("-e", ".[fast,test]")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    if not session.posargs:
+        session.run("coverage", "report", "--skip-covered", silent=False)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the pages; a link, an anchor or a name that leads nowhere fails."""
+    session.install("-e", ".[docs]")
+    session.run("zensical", "build", "--strict", "--clean", "-f", "docs/zensical.toml")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build sdist and wheel, and use them as somebody would who has only them."""
+    session.install("build", "pytest>=8.3", "pytest-trio>=0.8")
+    dist = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    session.run("pytest", "-m", "package", "tests/test_package.py", env={"INGEST_DIST": str(dist)})
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """The tests with the oldest versions that pyproject.toml allows."""
+    extras = PROJECT["optional-dependencies"]
+    oldest = []
+    for line in [*PROJECT["dependencies"], *extras["fast"], *extras["test"]]:
+        requirement = Requirement(line)
+        (minimum,) = requirement.specifier
+        oldest.append(f"{requirement.name}=={minimum.version}")
+    session.install("-e", ".", *oldest)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def broker(session: nox.Session) -> None:
+    """The tests against a real Apache Kafka: a Java runtime of at least 17 and Maven are needed."""
+    for program, debian in (("java", "default-jre-headless"), ("mvn", "maven")):
+        if shutil.which(program) is None:
+            session.error(
+                f"{program} is not on PATH: the broker tests need it (Debian: apt-get install {debian})"
+            )
+    session.install("-e", ".[fast,broker]")
+    session.run("pytest", "-m", "broker", "tests/broker", *session.posargs)
