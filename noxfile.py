@@ -44,7 +44,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the pages; a link, an anchor or a name that leads nowhere fails."""
-    session.install("-e", ".[docs]")
+    session.install(*PROJECT["optional-dependencies"]["docs"])
     session.run("zensical", "build", "--strict", "--clean", "-f", "docs/zensical.toml")
 
 

@@ -108,6 +108,7 @@ def serve(
                 "--log-format": log_format,
             },
         )
+        check_settings(settings.producer_settings)  # before anything is opened or logged
         logs.configure(settings.log.format)
         code = trio.run(_serve, settings)
     raise typer.Exit(code)

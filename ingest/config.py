@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 
 from ingest.errors import ConfigError
 from ingest.options import MASK, check_topic, convert, is_secret, shown
+from ingest.records import RECORD_OVERHEAD_BYTES
 
 KafkaValue: TypeAlias = str | int | float | bool
 """What one of librdkafka's settings may be given as."""
@@ -32,7 +33,6 @@ _Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 NATIVE_PATH = "/topics/{topic}/records"
 """The native way's own route, there while `http.native` is true."""
 
-_RECORD_OVERHEAD_BYTES = 512  # what the budget charges beyond a record's own bytes (ingest.records)
 _FRAMING_BYTES = 1024
 # librdkafka (2.16) holds key + value + headers + 36 bytes against message.max.bytes, and 2 to 6 bytes of
 # lengths for each header; a request head has at most 100 fields.
@@ -112,7 +112,7 @@ class HTTP(_Section, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """The TCP port; 0 takes a free one."""
     engine: Literal["auto", "h11", "httptools"] = "auto"
-    """The HTTP/1 parser; `auto` is httptools where it is installed, else h11."""
+    """The HTTP/1 parser; `auto` is the fastest one there is, which in this version is h11."""
     native: bool = True
     """Whether `/topics/{topic}/records` is served beside the routes."""
     tls_certificate_file: _Text | None = None
@@ -140,7 +140,7 @@ class Timeouts(_Section, frozen=True, kw_only=True):
     answer_seconds: _Seconds = 10.0
     """Seconds from a record's acceptance to its answer at the latest; then 503 or 504."""
     head_seconds: _Seconds = 10.0
-    """Seconds for a connection's first byte, and again from a request head's first byte to its end."""
+    """Seconds for a connection's first byte, TLS included, and again from a head's first byte to its end."""
     body_grace_seconds: _Seconds = 10.0
     """Seconds before the content's rate is looked at."""
     body_bytes_per_second: _Bytes = 16_384
@@ -149,8 +149,6 @@ class Timeouts(_Section, frozen=True, kw_only=True):
     """Seconds that a kept-alive connection may be without a request."""
     send_seconds: _Seconds = 10.0
     """Seconds for a client to take an answer."""
-    tls_handshake_seconds: _Seconds = 10.0
-    """Seconds for the TLS handshake."""
 
 
 class Shutdown(_Section, frozen=True, kw_only=True):
@@ -266,6 +264,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def _check_http(self) -> None:
         http = self.http
+        if http.engine == "httptools":
+            raise ConfigError('http.engine = "httptools": this version has no such engine: "auto" or "h11"')
         if (http.tls_certificate_file is None) != (http.tls_key_file is None):
             given, missing = "tls_certificate_file", "tls_key_file"
             if http.tls_certificate_file is None:
@@ -278,11 +278,11 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def _check_limits(self) -> None:
         limits = self.limits
-        largest = limits.request_bytes + _RECORD_OVERHEAD_BYTES
+        largest = limits.request_bytes + RECORD_OVERHEAD_BYTES
         if limits.held_bytes < largest:
             raise ConfigError(
                 f"limits.held_bytes = {limits.held_bytes} has no room for the largest request: "
-                f"must be at least limits.request_bytes + {_RECORD_OVERHEAD_BYTES} = {largest}"
+                f"must be at least limits.request_bytes + {RECORD_OVERHEAD_BYTES} = {largest}"
             )
         most = _LARGEST_MESSAGE_MAX_BYTES - _FRAMING_BYTES
         if limits.record_bytes > most:

@@ -267,9 +267,9 @@ def _variable(section: str, option: str) -> str:
 def _is_service_link(name: str, value: str) -> bool:
     if "__" in name:
         return False
-    if _SERVICE_PORT.fullmatch(name):
-        return value.startswith(("tcp://", "udp://", "sctp://"))
-    return _SERVICE_LINK.fullmatch(name) is not None
+    if _SERVICE_LINK.fullmatch(name):
+        return True
+    return _SERVICE_PORT.fullmatch(name) is not None and value.startswith(("tcp://", "udp://", "sctp://"))
 
 
 def _is_utf8(text: str) -> bool:

@@ -16,7 +16,9 @@ from ingest.errors import ConfigError
 MASK = "********"
 """Stands for a secret."""
 
-_TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")  # org.apache.kafka.common.internals.Topic
+TOPIC_NAME = re.compile(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}")
+"""What Kafka takes as a topic's name (org.apache.kafka.common.internals.Topic)."""
+
 _SECRET = re.compile(r"password|passphrase|secret|key\.pem|jaas|oauthbearer\.config|token(?!\.endpoint)")
 
 
@@ -83,7 +85,7 @@ def is_secret(name: str) -> bool:
 
 def check_topic(name: str, topic: str) -> None:
     """Hold `topic`, the value of the option `name`, against Kafka's rule; raises ConfigError."""
-    if not _TOPIC.fullmatch(topic) or topic in (".", ".."):
+    if not TOPIC_NAME.fullmatch(topic):
         raise ConfigError(
             f'{name} = {shown(name, topic)}: a topic has 1 to 249 of a-z, A-Z, 0-9, ".", "_" and "-", '
             'and is neither "." nor ".."'

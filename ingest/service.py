@@ -11,7 +11,6 @@ import trio
 
 from ingest.budget import Budget
 from ingest.config import Config, KafkaValue
-from ingest.errors import ConfigError
 from ingest.http.connection import Connection
 from ingest.http.h11_protocol import H11Protocol
 from ingest.http.listeners import Listeners, open_sockets, open_tls
@@ -88,10 +87,6 @@ async def serve(
     Resource handling: installs no signal handler and configures no logging; its threads have a limiter
     of their own.
     """
-    if config.http.engine == "httptools":
-        raise ConfigError(
-            'http.engine = "httptools": this version has no such engine; "auto" or "h11" is meant'
-        )
     tls = open_tls(config.http)
     budget = Budget(config.limits.held_bytes)
     for warning in config.warnings:

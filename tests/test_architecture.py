@@ -20,7 +20,7 @@ ROWS = [
     ["service", "workers"],
     ["intake", "management.*"],
     ["streaming", "http.listeners"],
-    ["answers", "heads", "http.connection", "kafka.*", "formats.*"],
+    ["answers", "intent", "http.connection", "kafka.*", "formats.*"],
     ["http.*_protocol", "http.streams", "producer", "routing", "loading", "logs"],
     ["http.framing", "http.writing", "budget", "metrics"],
     ["http.protocol", "http.heads"],
@@ -38,8 +38,9 @@ ALONE = {
     "typer": ["cli"],
 }
 WITHOUT_TRIO = [
-    "errors", "options", "records", "config", "loading", "routing", "metrics", "heads", "answers", "formats.*",
-    "http.messages", "http.protocol", "http.heads", "http.framing", "http.writing", "http.*_protocol",
+    "errors", "options", "records", "config", "loading", "routing", "metrics", "intent", "answers",
+    "formats.*", "http.messages", "http.protocol", "http.heads", "http.framing", "http.writing",
+    "http.*_protocol",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The strict reading of RFC 9112 in front of every engine: where messages begin and end, and which are refused.
+"""The strict reading of RFC 9112 in front of every engine: where a message begins and ends, or is refused.
 
 The stream is cut into messages here, by the rules of `ingest.http.heads`; chunk-size lines and
 trailers are read, and content is handed on without its coding.  An engine is asked to take apart one
@@ -114,6 +114,8 @@ class MessageReader:
         except IngestError as error:
             self.error = error
             raise
+        if self._start == len(self._buffer):
+            self._buffer, self._start = b"", 0  # an idle connection holds nothing
         return event
 
     def start_next_message(self) -> None:

@@ -94,7 +94,7 @@ def _starts(
     except KafkaException as error:
         consumer.poll(0)  # serves error_cb
         reasons = "; ".join(dict.fromkeys(reason.str() for reason in [error.args[0], *errors]))
-        raise ConfigError(f"no answer of {brokers} within {CONNECT_SECONDS:g} s: {reasons}") from None
+        raise ConfigError(f"no answer from {brokers} within {CONNECT_SECONDS:g} s: {reasons}") from None
     errors.clear()
     return starts
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # t
 from trio_util import RepeatedEvent
 
 from ingest.errors import BadRequest, KafkaUnavailable, Overloaded, TopicDenied, UnknownTopic
+from ingest.options import TOPIC_NAME
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +26,14 @@ LIST_SECONDS = 1.0
 """The least time between two requests for the cluster's topics; a new topic may be 404 for so long."""
 REFRESH_SECONDS = 10.0
 """How old the list of topics gets while nobody asks for an unknown one."""
-ANSWER_SECONDS = 2.0
-"""How long the cluster has to answer one request before it counts as down."""
+ANSWER_SECONDS = 0.9
+"""How long the cluster has to answer one request.
+
+A call of librdkafka cannot be ended early, so this is also what cancelling can have to wait for.
+"""
 BATCH_OVERHEAD_BYTES = 128
 """What a batch of one record has beyond value, key and headers: 61 bytes of batch header, the record's
 own varints, and a margin for header lengths (KIP-98, message format v2)."""
-
-_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
 def check_name(name: str, allow: Collection[str] | None = None) -> None:
@@ -41,7 +42,7 @@ def check_name(name: str, allow: Collection[str] | None = None) -> None:
     Raises `BadRequest` for a name Kafka does not take, `TopicDenied` for an internal one (`__…`) or
     one that is not in `allow`.
     """
-    if not _NAME.fullmatch(name) or name in (".", ".."):
+    if not TOPIC_NAME.fullmatch(name):
         shown = name if len(name) <= 60 else name[:60] + "…"
         raise BadRequest(
             f"topic {shown!a} is not a name Kafka takes: 1 to 249 of a-z, A-Z, 0-9, '.', '_' and '-'"

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from ingest.http.h11_protocol import H11Protocol
+from ingest.http.protocol import HTTPProtocol
+
+ENGINES: dict[str, Callable[[], HTTPProtocol]] = {
+    "h11": H11Protocol,
+}
+
+
+@pytest.fixture(params=list(ENGINES))
+def make_protocol(request: pytest.FixtureRequest) -> Callable[[], HTTPProtocol]:
+    """Makes an HTTPProtocol; every test that asks for it runs on each engine."""
+    return ENGINES[request.param]

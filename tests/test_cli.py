@@ -1,0 +1,271 @@
+"""The command line as a user meets it: processes, signals, streams and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+SECONDS = 20.0
+"""When a process that should have ended is given up."""
+
+Running = subprocess.Popen[bytes]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """Nothing configured, and a runtime folder of its own, where the broker inside is found."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
+    return own | {"XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+@pytest.fixture
+def ingest(environ: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ingest", *arguments]
+        return subprocess.run(
+            command, env=environ | more, capture_output=True, encoding="utf-8", timeout=SECONDS, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def start(environ: dict[str, str]) -> Callable[..., AbstractContextManager[Running]]:
+    @contextmanager
+    def run(*arguments: str) -> Iterator[Running]:
+        command = [sys.executable, "-m", "ingest", *arguments]
+        with subprocess.Popen(
+            command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    return run
+
+
+Ingest = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., AbstractContextManager[Running]]
+
+
+class Listening(NamedTuple):
+    url: str
+    brokers: str
+
+
+def listening(service: Running) -> Listening:
+    line = line_with(service, "info listening")
+    found = re.search(r"url=(\S+) brokers=(\S+)", line)
+    assert found is not None, line
+    return Listening(found[1], found[2])
+
+
+def line_with(service: Running, words: str) -> str:
+    assert service.stderr is not None
+    lines = []
+    for line in service.stderr:
+        lines.append(line.decode())
+        if words in lines[-1]:
+            return lines[-1]
+    raise AssertionError("".join(lines))
+
+
+def post(url: str, content: bytes, **fields: str) -> int:
+    request = urllib.request.Request(url, content, {name.replace("_", "-"): fields[name] for name in fields})
+    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+        return int(answer.status)
+
+
+# Arguments and configuration ----------------------------------------------------------------------
+
+
+def test_the_version_is_printed(ingest: Ingest) -> None:
+    ended = ingest("--version")
+    assert ended.returncode == 0
+    assert re.fullmatch(r"ingest \d+\.\d+\.\d+\n", ended.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("serve", "--kafka", "foo=bar"), '[kafka] No such configuration property: "foo"'),
+        (("serve", "--kafka", "batch.size=many"), 'Invalid value for configuration property "batch.size"'),
+        (("serve", "--port", "http"), '--port = "http": must be a whole number from 0 to 65535'),
+        (("serve", "--host", "192.0.2.1", "--port", "0"), "http: cannot listen on 192.0.2.1 port 0: "),
+        (("serve", "--config", "none.toml"), "none.toml: cannot be read: No such file or directory"),
+        (("serve", "--grace-seconds", "1"), "shutdown.grace_seconds = 1"),
+        (("check", "none.toml"), "none.toml: cannot be read: No such file or directory"),
+        (("tail", "events"), "no brokers: name them with --bootstrap-servers"),
+    ],
+)
+def test_wrong_configuration_is_one_line_and_exit_code_2(
+    ingest: Ingest, arguments: tuple[str, ...], message: str
+) -> None:
+    ended = ingest(*arguments)
+    assert ended.returncode == 2
+    *before, last = ended.stderr.splitlines()
+    assert last.startswith("config: ")
+    assert message in last
+    assert ended.stdout == ""
+    assert not any("Traceback" in line or line.startswith("config: ") for line in before)
+
+
+def test_an_unknown_flag_is_exit_code_2(ingest: Ingest) -> None:
+    ended = ingest("serve", "--prot", "80")
+    assert ended.returncode == 2
+    assert "No such option: --prot" in ended.stderr
+
+
+def test_check_prints_the_configuration_in_force_with_secrets_masked(ingest: Ingest, tmp_path: Path) -> None:
+    file = tmp_path / "ingest.toml"
+    file.write_text('[http]\nport = 1\n[kafka]\nsasl.username = "me"\nsasl.password = "hunter2"\n')
+    ended = ingest("check", str(file), INGEST_HTTP__HOST="0.0.0.0")
+    assert ended.returncode == 0, ended.stderr
+    assert "hunter2" not in ended.stdout + ended.stderr
+    assert ended.stderr.startswith("warning: http.host = 0.0.0.0")
+    file.write_text(ended.stdout)
+    again = ingest("check", str(file))
+    assert (again.returncode, again.stdout) == (0, ended.stdout)
+
+
+def test_check_asks_librdkafka_and_reads_the_certificate(ingest: Ingest, tmp_path: Path) -> None:
+    file = tmp_path / "ingest.toml"
+    file.write_text('[kafka]\nfoo = "bar"\n')
+    assert 'No such configuration property: "foo"' in ingest("check", str(file)).stderr
+    file.write_text('[http]\ntls_certificate_file = "none.pem"\ntls_key_file = "none.pem"\n')
+    ended = ingest("check", str(file))
+    assert ended.returncode == 2
+    assert "none.pem" in ended.stderr
+
+
+# serve --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_exits_with_0(start: Start, end: signal.Signals) -> None:
+    with start("serve", "--port", "0") as service:
+        url, _ = listening(service)
+        assert post(url, b'{"id":1}') == 200
+        service.send_signal(end)
+        drained = line_with(service, "drained")
+        assert service.wait(SECONDS) == 0
+    assert re.search(r"drained accepted=1 delivered=1 failed=0 unknown=0 seconds=\d+\.\d+\n", drained)
+
+
+def test_routes_topic_and_log_format_come_from_flags(start: Start, ingest: Ingest) -> None:
+    with start("serve", "--port", "0", "--topic", "t", "--route", "/a=b", "--log-format", "json") as service:
+        event = json.loads(line_with(service, '"listening"'))
+        assert post(event["url"], b"1") == 200
+        assert post(f"{event['url']}/a", b"2") == 200
+        assert json.loads(ingest("tail", "t", "--from-beginning", "--count", "1").stdout)["value"] == "1"
+        assert json.loads(ingest("tail", "b", "--from-beginning", "--count", "1").stdout)["value"] == "2"
+
+
+def test_a_port_in_use_is_one_line_and_exit_code_2(start: Start, ingest: Ingest) -> None:
+    with start("serve", "--port", "0") as service:
+        port = listening(service).url.rpartition(":")[2]
+        ended = ingest("serve", "--port", port)
+    assert ended.returncode == 2
+    assert re.search(rf"^config: .*{port}.*in use", ended.stderr, re.MULTILINE)
+
+
+def test_a_second_signal_abandons_what_is_pending_and_exits_with_1(start: Start) -> None:
+    with start("serve", "--port", "0") as kafka:
+        brokers = listening(kafka).brokers
+        with start("serve", "--port", "0", "--bootstrap-servers", brokers, "--kafka", AUTO_CREATE) as service:
+            url, _ = listening(service)
+            assert post(url, b"1") == 200
+            kafka.send_signal(signal.SIGSTOP)
+            assert post(url, b"2", Prefer="respond-async") == 202
+            service.send_signal(signal.SIGTERM)
+            line_with(service, "draining")
+            service.send_signal(signal.SIGTERM)
+            assert "pending=1" in line_with(service, "abandoned")
+            assert service.wait(SECONDS) == 1
+
+
+def test_an_outcome_left_unknown_by_the_drain_is_exit_code_1(start: Start) -> None:
+    with start("serve", "--port", "0") as kafka:
+        brokers = listening(kafka).brokers
+        flags = ("--bootstrap-servers", brokers, "--kafka", AUTO_CREATE, "--grace-seconds", "1.5")
+        with start("serve", "--port", "0", *flags) as service:
+            url, _ = listening(service)
+            assert post(url, b"1") == 200
+            kafka.send_signal(signal.SIGSTOP)
+            assert post(url, b"2", Prefer="respond-async") == 202
+            service.send_signal(signal.SIGTERM)
+            assert "accepted=2 delivered=1 failed=0 unknown=1" in line_with(service, "drained")
+            assert service.wait(SECONDS) == 1
+
+
+AUTO_CREATE = "allow.auto.create.topics=true"
+
+
+# tail ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def service(start: Start) -> Iterator[str]:
+    """The URL of a service with the broker inside."""
+    with start("serve", "--port", "0") as process:
+        yield listening(process).url
+
+
+def test_tail_prints_one_json_line_a_record(service: str, ingest: Ingest) -> None:
+    url = f"{service}/topics/orders/records?key=k%C3%A91"
+    assert post(url, "v\n\x9bé".encode(), Content_Type="text/plain", Kafka_Header_Trace="abc") == 200
+    ended = ingest("tail", "orders", "--from-beginning", "--count", "1")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.count("\n") == 1
+    assert r"v\n\u009bé" in ended.stdout
+    line = json.loads(ended.stdout)
+    assert list(line) == ["topic", "partition", "offset", "timestamp", "key", "headers", "value"]
+    assert (line["topic"], line["offset"], line["key"], line["value"]) == ("orders", 0, "ké1", "v\n\x9bé")
+    assert line["headers"] == [["content-type", "text/plain"], ["trace", "abc"]]
+
+
+def test_bytes_that_are_not_utf_8_are_marked_as_base64(service: str, ingest: Ingest) -> None:
+    post(f"{service}/topics/raw/records?key=%FF", b"\xff\x00")
+    line = json.loads(ingest("tail", "raw", "--from-beginning", "--count", "1").stdout)
+    assert (line["key"], line["value"]) == ({"base64": "/w=="}, {"base64": "/wA="})
+
+
+def test_tail_of_an_unknown_topic_is_exit_code_2(service: str, ingest: Ingest) -> None:
+    ended = ingest("tail", "nope")
+    assert ended.returncode == 2
+    assert re.fullmatch(r'config: topic "nope": the cluster at \S+ has no such topic\n', ended.stderr)
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_tail_cleanly(service: str, start: Start, end: signal.Signals) -> None:
+    post(service, b"1")
+    with start("tail", "events", "--from-beginning") as tail:
+        assert tail.stdout is not None
+        assert json.loads(tail.stdout.readline())["value"] == "1"
+        tail.send_signal(end)
+        _, errors = tail.communicate(timeout=SECONDS)
+        assert (tail.returncode, errors) == (0, b"")
+
+
+def test_tail_ends_when_its_reader_has_gone(service: str, start: Start) -> None:
+    post(service, b"1")
+    with start("tail", "events", "--from-beginning") as tail:
+        assert tail.stdout is not None
+        assert tail.stderr is not None
+        tail.stdout.readline()
+        tail.stdout.close()
+        post(service, b"2")
+        assert tail.wait(SECONDS) == 0
+        assert tail.stderr.read() == b""

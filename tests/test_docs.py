@@ -1,0 +1,113 @@
+"""README and docs say what is so: their code runs, their reference has every option, error, flag and name."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import typer.main
+
+import ingest
+from ingest.cli import app
+from tests.pages import PAGES, ROOT, blocks, run_page
+
+REFERENCE = ROOT / "docs" / "reference"
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page)], ids=lambda page: str(page.relative_to(ROOT))
+)
+async def test_the_code_of_a_page_does_what_the_page_says(page: Path, tmp_path: Path) -> None:
+    await run_page(page, tmp_path, serving=page.name == "README.md")
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    def pages(entries: list[dict[str, Any]]) -> Iterator[str]:
+        for entry in entries:
+            for target in entry.values():
+                if isinstance(target, str):
+                    yield target
+                else:
+                    yield from pages(target)
+
+    navigation = list(pages(tomllib.loads((ROOT / "docs" / "zensical.toml").read_text())["project"]["nav"]))
+    there = [str(page.relative_to(ROOT / "docs")) for page in PAGES if page.name != "README.md"]
+    assert sorted(navigation) == sorted(there)
+
+
+def test_every_option_is_documented_with_its_default() -> None:
+    options: dict[str, str] = {}
+    for section in msgspec.structs.fields(ingest.Config):
+        if section.name == "kafka":
+            continue
+        heading = "[[routes]]" if section.name == "routes" else f"[{section.name}]"
+        struct = ingest.Route if section.name == "routes" else section.type
+        for field in msgspec.structs.fields(struct):
+            default = (
+                "required"
+                if field.required
+                else "unset"
+                if field.default is None
+                else f"`{json.dumps(field.default)}`"
+            )
+            options[f"{heading} {field.name}"] = default
+    for setting, value in ingest.Config().kafka_defaults.items():
+        options[f"[kafka] {setting}"] = f"`{json.dumps(value)}`"
+    assert documented("configuration.md") == options
+
+
+def test_every_error_is_documented() -> None:
+    def below(error: type[ingest.IngestError]) -> Iterator[type[ingest.IngestError]]:
+        for each in error.__subclasses__():
+            if each.__module__.startswith("ingest."):
+                yield each
+                yield from below(each)
+
+    page = (REFERENCE / "errors.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| `(\w+)` \| (\w+) \| (yes|no) \|", page, re.MULTILINE)
+    assert sorted(rows) == sorted(
+        (
+            str(error.status),
+            str(error.error_code),
+            error.__name__,
+            error.outcome.value,
+            "yes" if error.retriable else "no",
+        )
+        for error in below(ingest.IngestError)
+    )
+
+
+def test_every_command_and_flag_is_documented() -> None:
+    commands: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
+    there = {
+        f"ingest {name} {flag}"
+        for name, command in commands.items()
+        for parameter in command.params
+        for flag in (parameter.opts if parameter.param_type_name == "option" else [parameter.name.upper()])
+    }
+    assert documented("command-line.md").keys() == there
+
+
+def test_every_public_name_is_documented() -> None:
+    page = (REFERENCE / "python.md").read_text()
+    assert sorted(re.findall(r"^::: ingest\.(\w+)$", page, re.MULTILINE)) == sorted(
+        [*ingest.__all__, "testing"]
+    )
+
+
+def documented(page: str) -> dict[str, str]:
+    """`{"heading name": second cell}` of the tables on a reference page whose first cell is `name …`."""
+    rows: dict[str, str] = {}
+    heading = ""
+    for line in (REFERENCE / page).read_text().splitlines():
+        if line.startswith("## "):
+            heading = line.removeprefix("## ").strip("`")
+        elif match := re.match(r"\| `([\w.-]+)[^`]*` \| (.*?) \|", line):
+            rows[f"{heading} {match[1]}"] = match[2]
+    return rows

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest import logs
+
+log = logging.getLogger("ingest.tests")
+
+
+@pytest.fixture(autouse=True)
+def _root_logger() -> Iterator[None]:
+    """Put back what `configure` replaces, which pytest's own capture is part of."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_text_is_time_level_event_and_fields_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("text")
+    log.info("drained", extra={"accepted": 3, "delivered": 2, "failed": 1, "unknown": 0, "seconds": 0.41})
+    time, rest = capsys.readouterr().err.split(" ", 1)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", time)
+    assert rest == "info drained accepted=3 delivered=2 failed=1 unknown=0 seconds=0.41\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("two words", '"two words"'),
+        ("a=b", '"a=b"'),
+        ('say "hi"', r'"say \"hi\""'),
+        ("", '""'),
+        ("a\r\nforged", r'"a\r\nforged"'),
+        ("\x1b[31m", r'"\u001b[31m"'),
+        ("\x9b31m", r'"\u009b31m"'),
+        ("a\u2028b", r'"a\u2028b"'),
+        ("größe", "größe"),
+    ],
+)
+def test_a_field_that_could_be_misread_is_quoted(
+    capsys: pytest.CaptureFixture[str], value: str, written: str
+) -> None:
+    logs.configure("text")
+    log.warning("seen", extra={"value": value})
+    assert capsys.readouterr().err.split(" ", 1)[1] == f"warning seen value={written}\n"
+
+
+@given(st.text(), st.text())
+def test_an_event_is_one_printable_line_whatever_it_holds(words: str, value: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        lines = _Lines()
+        patch.setattr("sys.stderr", lines)
+        logs.configure("text")
+        log.info("%s", words, extra={"value": value})
+    written = "".join(lines.written)
+    assert written.endswith("\n")
+    assert written[:-1].isprintable()
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self.written: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.written.append(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def test_an_error_s_traceback_is_folded_into_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("text")
+    try:
+        raise RuntimeError("two\nlines")
+    except RuntimeError:
+        log.exception("failed")
+    written = capsys.readouterr().err
+    assert written.count("\n") == 1
+    assert "RuntimeError: two\\nlines" in written
+
+
+def test_json_is_one_object_an_event(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json")
+    log.error("kafka %s", "error", extra={"reason": "a\nb", "count": 2})
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    event = json.loads(line)
+    assert list(event) == ["time", "level", "event", "reason", "count"]
+    assert event | {"time": ""} == {
+        "time": "",
+        "level": "error",
+        "event": "kafka error",
+        "reason": "a\nb",
+        "count": 2,
+    }
+
+
+def test_events_below_info_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("text")
+    log.debug("small talk")
+    assert capsys.readouterr().err == ""
