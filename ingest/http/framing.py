@@ -83,10 +83,10 @@ class MessageReader:
         """Whether the current request was read to its end."""
         return self._state is _State.END
 
-    def receive_data(self, data: bytes) -> None:
+    def receive_data(self, data: bytes | bytearray) -> None:
         """Take bytes from the socket; b"" is the end of the stream.
 
-        Bytes that arrive while nothing waits are kept as they are, without a copy.
+        `bytes` that arrive while nothing waits are kept as they are, without a copy.
         """
         if not data:
             self._closed = True
@@ -94,7 +94,7 @@ class MessageReader:
         if self._closed:
             raise RuntimeError(f"{len(data)} bytes were received after the end of the stream")
         if self._start == len(self._buffer):
-            self._buffer = data
+            self._buffer = bytes(data)
         else:
             if isinstance(self._buffer, bytearray):
                 del self._buffer[: self._start]

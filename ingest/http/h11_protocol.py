@@ -23,7 +23,7 @@ class H11Protocol:
         self._reader = MessageReader(_parse_head)
         self._writer = ResponseWriter()
 
-    def receive_data(self, data: bytes) -> None:
+    def receive_data(self, data: bytes | bytearray) -> None:
         """Take bytes from the socket; b"" is the end of the stream."""
         self._reader.receive_data(data)
 

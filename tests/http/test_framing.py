@@ -27,7 +27,6 @@ class Outcome(NamedTuple):
     refused: int | None = None
     ended: bool = False
     """The stream was read to its end."""
-    message: str = ""
 
 
 def feed(protocol: HTTPProtocol, pieces: Iterable[bytes]) -> Outcome:
@@ -61,7 +60,7 @@ def feed(protocol: HTTPProtocol, pieces: Iterable[bytes]) -> Outcome:
                     return Outcome(requests, ended=True)
                 protocol.start_next_cycle()
     except IngestError as error:
-        return Outcome(requests, refused=error.status, message=error.message)
+        return Outcome(requests, refused=error.status)
 
 
 def bytewise(raw: bytes) -> list[bytes]:
@@ -139,7 +138,12 @@ def test_refusal_comes_before_the_end_of_the_head_where_it_can(make_protocol: Ma
     "case", [case for case in CASES if case.refused is not None], ids=lambda case: case.name
 )
 def test_refusal_is_a_bounded_printable_sentence(make_protocol: MakeProtocol, case: Case) -> None:
-    message = feed(make_protocol(), [case.raw + CANARY]).message
+    protocol = make_protocol()
+    feed(protocol, [case.raw + CANARY])
+    with pytest.raises(IngestError) as again:
+        protocol.next_event()
+    assert again.value.__cause__ is None, "the engine refused what the framing let through"
+    message = again.value.message
     assert message.isprintable()
     assert 20 < len(message) < 400
 

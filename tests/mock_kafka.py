@@ -1,0 +1,142 @@
+"""librdkafka's mock cluster, with the switches to break it: for faults, never for verdicts on loss.
+
+It runs in this process, driven through ctypes on the library that confluent_kafka brings along
+(`rdkafka_mock.h`), which is an experimental interface of librdkafka's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition, cimpl
+
+PRODUCE = 0
+METADATA = 3
+"""Kafka's API keys (https://kafka.apache.org/protocol#protocol_api_keys)."""
+
+_PRODUCER = 0  # rd_kafka_type_t
+_ALL_BROKERS = -1
+_library = ctypes.CDLL(cimpl.__file__)  # symbols of what it is linked with are found through it
+
+
+def _function(name: str, result: Any, *arguments: Any) -> Any:
+    function = getattr(_library, name)
+    function.restype = result
+    function.argtypes = arguments
+    return function
+
+
+_pointer, _text, _short, _int = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int16, ctypes.c_int32
+_size, _size_out = ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t)
+_conf_new = _function("rd_kafka_conf_new", _pointer)
+_conf_set = _function("rd_kafka_conf_set", _int, _pointer, _text, _text, _text, _size)
+_new = _function("rd_kafka_new", _pointer, _int, _pointer, _text, _size)
+_destroy = _function("rd_kafka_destroy", None, _pointer)
+_free = _function("rd_kafka_mem_free", None, _pointer, _pointer)
+_cluster_new = _function("rd_kafka_mock_cluster_new", _pointer, _pointer, _int)
+_cluster_destroy = _function("rd_kafka_mock_cluster_destroy", None, _pointer)
+_bootstraps = _function("rd_kafka_mock_cluster_bootstraps", _text, _pointer)
+_topic_create = _function("rd_kafka_mock_topic_create", _int, _pointer, _text, _int, _int)
+_topic_set_error = _function("rd_kafka_mock_topic_set_error", None, _pointer, _text, _int)
+_set_down = _function("rd_kafka_mock_broker_set_down", _int, _pointer, _int)
+_set_up = _function("rd_kafka_mock_broker_set_up", _int, _pointer, _int)
+_set_rtt = _function("rd_kafka_mock_broker_set_rtt", _int, _pointer, _int, _int)
+_push_errors = _function(
+    "rd_kafka_mock_push_request_errors_array", None, _pointer, _short, _size, ctypes.POINTER(_int)
+)
+_track = _function("rd_kafka_mock_start_request_tracking", None, _pointer)
+_requests = _function("rd_kafka_mock_get_requests", ctypes.POINTER(_pointer), _pointer, _size_out)
+_request_key = _function("rd_kafka_mock_request_api_key", _short, _pointer)
+_request_time = _function("rd_kafka_mock_request_timestamp", ctypes.c_int64, _pointer)
+_request_destroy = _function("rd_kafka_mock_request_destroy", None, _pointer)
+
+
+class MockKafka:
+    """A running mock cluster; made by `open_mock_kafka`."""
+
+    def __init__(self, cluster: int) -> None:
+        self._cluster = cluster
+        self.address = _bootstraps(cluster).decode()
+        """What `bootstrap.servers` takes."""
+
+    def create(self, topic: str, partitions: int = 1) -> None:
+        error = _topic_create(self._cluster, topic.encode(), partitions, 1)
+        assert error == 0, KafkaError(error).str()
+
+    def set_topic_error(self, topic: str, code: int) -> None:
+        """What look-ups of `topic` answer from now on; 0 heals it."""
+        _topic_set_error(self._cluster, topic.encode(), code)
+
+    def down(self) -> None:
+        """Every broker closes its connections and refuses new ones."""
+        assert _set_down(self._cluster, _ALL_BROKERS) == 0
+
+    def up(self) -> None:
+        assert _set_up(self._cluster, _ALL_BROKERS) == 0
+
+    def set_latency(self, seconds: float) -> None:
+        """How long every broker takes to answer."""
+        assert _set_rtt(self._cluster, _ALL_BROKERS, int(seconds * 1000)) == 0
+
+    def fail(self, api_key: int, *codes: int) -> None:
+        """Answer the next requests of this kind with these errors; `KafkaError._TRANSPORT` hangs up."""
+        _push_errors(self._cluster, api_key, len(codes), (_int * len(codes))(*codes))
+
+    def track(self) -> None:
+        """Keep every request's kind and time from now on, for `requests`."""
+        _track(self._cluster)
+
+    def requests(self, api_key: int) -> list[float]:
+        """When requests of this kind came, in seconds."""
+        count = ctypes.c_size_t()
+        found = _requests(self._cluster, ctypes.byref(count))
+        times = []
+        for index in range(count.value):
+            if _request_key(found[index]) == api_key:
+                times.append(_request_time(found[index]) / 1e6)
+            _request_destroy(found[index])
+        _free(None, found)
+        return times
+
+    def read(self, topic: str) -> list[tuple[int, bytes | None, bytes | None]]:
+        """Partition, key and value of everything in `topic`, in order within each partition."""
+        consumer = Consumer(
+            {"bootstrap.servers": self.address, "group.id": "reader", "enable.partition.eof": True}
+        )
+        try:
+            partitions = list(consumer.list_topics(topic, timeout=5).topics[topic].partitions)
+            consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+            found = []
+            open_ends = set(partitions)
+            while open_ends:
+                message = consumer.poll(5)
+                assert message is not None, f"the end of partitions {open_ends} of {topic} was not found"
+                error, partition = message.error(), message.partition()
+                assert partition is not None
+                if error is None:
+                    found.append((partition, message.key(), message.value()))
+                else:
+                    assert error.code() == KafkaError._PARTITION_EOF, error
+                    open_ends.discard(partition)
+            return found
+        finally:
+            consumer.close()
+
+
+@contextlib.contextmanager
+def open_mock_kafka(brokers: int = 1) -> Iterator[MockKafka]:
+    """Run a mock cluster of so many brokers."""
+    errors = ctypes.create_string_buffer(512)
+    settings = _conf_new()
+    assert _conf_set(settings, b"log_level", b"0", errors, len(errors)) == 0, errors.value
+    handle = _new(_PRODUCER, settings, errors, len(errors))
+    assert handle, errors.value
+    cluster = _cluster_new(handle, brokers)
+    try:
+        yield MockKafka(cluster)
+    finally:
+        _cluster_destroy(cluster)
+        _destroy(handle)
