@@ -10,7 +10,7 @@ from collections import deque
 
 import trio
 
-from ingest.errors import Overloaded
+from ingest.errors import Overloaded, TooLarge
 
 
 class Hold:
@@ -79,15 +79,17 @@ class Budget:
         """Take `size` bytes, waiting for room in line for at most `wait_seconds`.
 
         With a `peer`, they are for content that is about to be read from it; `window` says that it is a
-        stream's.  Raises `Overloaded` where there is no room, or none in time.  Cancelled: nothing was
-        taken.  Does not pass a checkpoint unless it waits.
+        stream's.  Raises `Overloaded` where there is no room, or none in time, and `TooLarge` where there
+        never will be.  Cancelled: nothing was taken.  Does not pass a checkpoint unless it waits.
         """
+        if size > self.limit_bytes:
+            raise TooLarge(f"{size} bytes at once are more than limits.held_bytes = {self.limit_bytes}")
         self._take_share(size, peer, window)
         try:
             if not self._waiting and self._fits(size):
                 self.held_bytes += size
             else:
-                if wait_seconds <= 0 or size > self.limit_bytes:
+                if wait_seconds <= 0:
                     raise self._full()
                 with trio.move_on_after(wait_seconds) as scope:
                     await self._wait_in_line(size)
@@ -152,8 +154,6 @@ class Budget:
         if window:
             self._window_bytes -= size
         if peer is not None:
-            left = self._peers[peer] - size
+            left = self._peers.pop(peer, 0) - size
             if left:
                 self._peers[peer] = left
-            else:
-                del self._peers[peer]

@@ -11,7 +11,7 @@ from ingest.budget import Budget
 from ingest.config import Config
 from ingest.errors import BadRequest, DeliveryFailed, IngestError, Overloaded, TooLarge
 from ingest.formats import plain
-from ingest.http.connection import Connection
+from ingest.http.connection import Connection, Disconnected
 from ingest.http.messages import Response
 from ingest.intent import NDJSON_TYPES, Intent, read_intent, request_id
 from ingest.producer import Producer
@@ -48,8 +48,8 @@ class Intake:
             response = await self._handle(exchange, name)
         except IngestError as error:
             response = error_response(error)
-        except OSError:
-            raise  # the connection broke: there is nobody to answer
+        except Disconnected:
+            raise  # there is nobody to answer
         except Exception:
             log.exception("request failed", extra={"request_id": name.decode()})
             response = error_response(DeliveryFailed("something unforeseen happened here; the log has it"))
@@ -109,7 +109,8 @@ class Intake:
             return queued_response(record.topic, minimal=intent.minimal)
         (report,) = await delivery.wait()
         if not isinstance(report, Receipt):
-            raise report
+            # Not raised: reports are shared, and each raise would tie a request's frames to one.
+            return error_response(report)
         if intent.minimal:
             return Response(204)
         return json_response(200, report)

@@ -75,7 +75,7 @@ def _media_type(request: Request) -> str:
     Raises `UnsupportedMediaType` for a content coding, and for the types whose meaning is more than
     their bytes and which nothing here reads yet: storing them as they are would change what they mean.
     """
-    if request.field(b"content-encoding") not in (None, b"", b"identity"):
+    if (request.field(b"content-encoding") or b"identity").lower() != b"identity":
         raise UnsupportedMediaType("content codings are not read here; send the content as it is")
     media_type = (request.field(b"content-type") or b"").partition(b";")[0].strip().lower().decode("latin-1")
     if media_type.startswith(("application/vnd.kafka.", "application/vnd.kafka+", "application/cloudevents")):

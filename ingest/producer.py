@@ -13,7 +13,7 @@ from typing import Protocol
 import trio
 
 from ingest.budget import Hold
-from ingest.errors import DeliveryUnknown, Draining, IngestError, Outcome, Overloaded
+from ingest.errors import DeliveryUnknown, Draining, IngestError, Outcome, Overloaded, TooLarge
 from ingest.records import DeliveryReport, Receipt, Record
 
 
@@ -54,6 +54,7 @@ class Delivery:
         "_on_settled",
         "_pending",
         "_queued",
+        "_recall",
         "_task",
         "busy",
         "deadline",
@@ -85,6 +86,7 @@ class Delivery:
         self._on_settled = on_settled
         self._answer: IngestError | None = None
         self._queued = False
+        self._recall: IngestError | None = None  # withdrawn while it was busy
         self._task: trio.lowlevel.Task | None = None
         if not records:
             self._finish()
@@ -116,11 +118,24 @@ class Delivery:
             self._finish()
 
     def withdraw(self, error: IngestError) -> None:
-        """Take back what was not handed over yet; these records are reported as `error`, not written."""
-        if not self.busy:
-            first, self.handed = self.handed, len(self.records)
-            for index in range(first, len(self.records)):
+        """Take back what was not handed over yet; these records are reported as `error`, not written.
+
+        While the delivery is busy that cannot be known, so it happens when the thread is back.
+        """
+        if self.busy:
+            self._recall = error
+        elif self.handed < len(self.records):
+            first, end = self.handed, len(self.records)
+            # Their bytes leave the budget now, and a channel may keep this delivery for a while.
+            self.records = self.records[:first]
+            for index in range(first, end):
                 self.settle(index, error)
+
+    def rest(self) -> None:
+        """The thread that handed records over is back."""
+        self.busy = False
+        if self._recall is not None:
+            self.withdraw(self._recall)
 
     def expire(self, withdrawn: IngestError, unknown: IngestError) -> None:
         """The deadline has come: withdraw what can be, and let the rest be answered as `unknown`."""
@@ -207,21 +222,30 @@ class Producer(Protocol):
 
 async def send(producer: Producer, records: Sequence[Record]) -> Sequence[DeliveryReport]:
     """`Producer.send` in terms of the other methods: looks up topics, submits, waits."""
-    failed: dict[str, IngestError] = {}
+    limits: dict[str, int | IngestError] = {}
     for topic in dict.fromkeys(record.topic for record in records):
         try:
-            await producer.require_topic(topic)
+            limits[topic] = await producer.require_topic(topic)
         except IngestError as error:
-            failed[topic] = error
-    wanted = [record for record in records if record.topic not in failed] if failed else records
+            limits[topic] = error
+    refused = [_refusal(record, limits[record.topic]) for record in records]
+    wanted = [record for record, error in zip(records, refused, strict=True) if error is None]
     try:
         reports: Sequence[DeliveryReport] = await (await producer.submit(wanted)).wait() if wanted else []
     except IngestError as error:
         reports = [error] * len(wanted)
-    if not failed:
-        return reports
     rest = iter(reports)
-    return [failed[record.topic] if record.topic in failed else next(rest) for record in records]
+    return [next(rest) if error is None else error for error in refused]
+
+
+def _refusal(record: Record, limit: int | IngestError) -> IngestError | None:
+    if isinstance(limit, IngestError):
+        return limit
+    if record.size() > limit:
+        return TooLarge(
+            f"the record has {record.size()} bytes with key and headers; {limit} is the most here"
+        )
+    return None
 
 
 def draining() -> Draining:

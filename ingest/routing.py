@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -10,6 +11,7 @@ from ingest.config import Route
 from ingest.errors import BadRequest, MethodNotAllowed, NotFound
 
 _ALLOW = "POST, DELETE"
+_AUTHORITY = re.compile(r"[^/?#]*")
 _PARAMETERS = frozenset({"key", "key_field", "offsets", "validate"})
 
 
@@ -97,9 +99,11 @@ def _origin_form(target: bytes) -> str:
     # The framing rules leave visible ASCII alone in a target.
     text = target.decode("ascii")
     if not text.startswith("/") and "://" in text:
-        # Absolute-form: the authority is ours whatever it says, as nothing here depends on it.
-        _, slash, rest = text.partition("://")[2].partition("/")
-        text = "/" + rest if slash else "/"
+        # Absolute-form: the authority is ours whatever it says, as nothing here depends on it.  An empty
+        # path is "/" (RFC 9110, section 4.2.3).
+        text = _AUTHORITY.sub("", text.partition("://")[2], count=1)
+        if not text.startswith("/"):
+            text = "/" + text
     return text.partition("#")[0]
 
 

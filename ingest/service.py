@@ -32,7 +32,7 @@ LAST_ANSWERS_SECONDS = 1.0
 class Server:
     """A running service, as `serve` hands it to `nursery.start`."""
 
-    def __init__(self, url: str, brokers: str, producer: Producer) -> None:
+    def __init__(self, url: str, brokers: str, producer: Producer, stopped: trio.Event) -> None:
         self.url = url
         """Where it listens, `http://host:port`."""
         self.brokers = brokers
@@ -41,7 +41,7 @@ class Server:
         """What requests are sent with; an embedding program may send with it too."""
         self.stop_requested = trio.Event()
         """Set by `shutdown`; from then on the service drains."""
-        self._stopped = trio.Event()
+        self._stopped = stopped
 
     @property
     def ledger(self) -> Ledger:
@@ -51,7 +51,8 @@ class Server:
     async def shutdown(self) -> None:
         """Drain: finish what was begun, take nothing new, and return when that is done.
 
-        At the latest after `shutdown.grace_seconds`.  Cancelling the nursery instead abandons.
+        At the latest after `shutdown.grace_seconds`.  Cancelling the nursery instead abandons, and ends
+        this wait too.
         """
         self.stop_requested.set()
         await self._stopped.wait()
@@ -92,7 +93,9 @@ async def serve(
     for warning in config.warnings:
         log.warning("config", extra={"warning": warning})
     sockets = open_sockets(config.http.host, config.http.port)
+    stopped = trio.Event()
     with contextlib.ExitStack() as listening:
+        listening.callback(stopped.set)
         for each in sockets:
             listening.callback(each.close)
         scheme = "http" if tls is None else "https"
@@ -104,7 +107,7 @@ async def serve(
                 taker, brokers = await opened.enter_async_context(_open_producer(config, budget))
             else:
                 taker, brokers = producer, ""
-            server = Server(url, brokers, taker)
+            server = Server(url, brokers, taker, stopped)
             intake = Intake(config, taker, budget)
 
             def connect(stream: ByteStream, peer: str) -> Connection:
@@ -125,7 +128,6 @@ async def serve(
                 "seconds": round(trio.current_time() - began, 2),
             },
         )
-        server._stopped.set()
 
 
 async def _serve_and_drain(

@@ -13,7 +13,7 @@ import msgspec
 
 from ingest.answers import error_body, error_response, json_response, with_request_id
 from ingest.budget import Budget
-from ingest.errors import BadRequest, IngestError, Outcome, Overloaded
+from ingest.errors import BadRequest, DeliveryUnknown, IngestError, Outcome, Overloaded
 from ingest.formats.ndjson import LineDecoder, Lines
 from ingest.http.connection import RECEIVE_BYTES, Connection
 from ingest.http.messages import Response
@@ -75,6 +75,8 @@ class Stream:
                 while data := await self._exchange.receive():
                     for lines in self._decoder.feed(data):
                         await self._take(lines)
+                    while self._intent.match.offsets and self._in_flight:
+                        await self._settle_oldest()  # the client may wait for these before it sends more
                     if self._decoder.held_bytes > hold.size:
                         hold.grow(self._decoder.held_bytes - hold.size)
                 for lines in self._decoder.end():
@@ -168,7 +170,7 @@ class Stream:
             await self._exchange.start(with_request_id(response, self._request_id))
 
     async def _answer(self, error: IngestError | None) -> Response | None:
-        if self._intent.match.offsets:
+        if self._intent.match.offsets and (self._started or error is None):
             await self._start()
             if error is not None:
                 await self._exchange.send(_encode(error_body(error)) + b"\n")
@@ -180,6 +182,12 @@ class Stream:
         if error is None and self._failed and not self._accepted:
             error = self._first
         if error is not None:
+            unknown = self._first is not None and self._first.outcome is Outcome.UNKNOWN
+            if error.status == 503 and (self._accepted or unknown):
+                # 503 would say that sending all of it again is safe.
+                error = DeliveryUnknown(
+                    f"the lines counted here were taken, the rest was not: {error.message}"
+                )
             return error_response(error, body)
         if self._failed and not self._intent.queued:
             return json_response(207, body)

@@ -102,7 +102,7 @@ class _StalledDelivery(Delivery):
 class StallingProducer(MemoryProducer):
     """Takes records and reports nothing until `release`, as a Kafka that does not answer.
 
-    `accepts` records are let in, and count as handed over; further ones wait, and can be withdrawn.
+    `accepts` records are let in, and count as handed over; further `submit` calls wait for `release`.
     """
 
     def __init__(self, *, accepts: float = math.inf, answer_seconds: float = 10.0) -> None:
@@ -111,6 +111,7 @@ class StallingProducer(MemoryProducer):
         self._answer_seconds = answer_seconds
         self._stalled: list[Delivery] = []
         self._released = trio.Event()
+        self._moves = trio.Event()  # released, or draining
 
     @property
     def full(self) -> bool:
@@ -131,7 +132,7 @@ class StallingProducer(MemoryProducer):
         if self.full:
             try:
                 with trio.fail_after(min(wait_seconds, self._answer_seconds)):
-                    await self._released.wait()
+                    await self._moves.wait()
             except BaseException as error:
                 if hold is not None:
                     hold.release()
@@ -154,6 +155,7 @@ class StallingProducer(MemoryProducer):
     def release(self) -> None:
         """Deliver everything that was let in, and from now on everything at once."""
         self._released.set()
+        self._moves.set()
         stalled, self._stalled = self._stalled, []
         for delivery in stalled:
             if not delivery.settled:
@@ -162,6 +164,9 @@ class StallingProducer(MemoryProducer):
     async def drain(self, deadline: float) -> None:
         """See `ingest.producer.Producer.drain`."""
         self._draining = True
+        self._moves.set()
+        if not self.ledger.pending:
+            return
         with trio.move_on_at(deadline):
             await self._released.wait()
         unknown = DeliveryUnknown("the producer was released too late")

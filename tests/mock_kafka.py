@@ -17,6 +17,13 @@ PRODUCE = 0
 METADATA = 3
 """Kafka's API keys (https://kafka.apache.org/protocol#protocol_api_keys)."""
 
+
+def code(name: str) -> int:
+    """The number of an error by its name: `_MSG_TIMED_OUT`, `NOT_ENOUGH_REPLICAS`."""
+    number: int = getattr(KafkaError, name)
+    return number
+
+
 _PRODUCER = 0  # rd_kafka_type_t
 _ALL_BROKERS = -1
 _library = ctypes.CDLL(cimpl.__file__)  # symbols of what it is linked with are found through it
@@ -81,8 +88,9 @@ class MockKafka:
         """How long every broker takes to answer."""
         assert _set_rtt(self._cluster, _ALL_BROKERS, int(seconds * 1000)) == 0
 
-    def fail(self, api_key: int, *codes: int) -> None:
-        """Answer the next requests of this kind with these errors; `KafkaError._TRANSPORT` hangs up."""
+    def fail(self, api_key: int, *names: str) -> None:
+        """Answer the next requests of this kind with these errors; `_TRANSPORT` hangs up."""
+        codes = [code(name) for name in names]
         _push_errors(self._cluster, api_key, len(codes), (_int * len(codes))(*codes))
 
     def track(self) -> None:
@@ -104,7 +112,12 @@ class MockKafka:
     def read(self, topic: str) -> list[tuple[int, bytes | None, bytes | None]]:
         """Partition, key and value of everything in `topic`, in order within each partition."""
         consumer = Consumer(
-            {"bootstrap.servers": self.address, "group.id": "reader", "enable.partition.eof": True}
+            {
+                "bootstrap.servers": self.address,
+                "group.id": "reader",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
+            }
         )
         try:
             partitions = list(consumer.list_topics(topic, timeout=5).topics[topic].partitions)
@@ -119,7 +132,7 @@ class MockKafka:
                 if error is None:
                     found.append((partition, message.key(), message.value()))
                 else:
-                    assert error.code() == KafkaError._PARTITION_EOF, error
+                    assert error.code() == code("_PARTITION_EOF"), error
                     open_ends.discard(partition)
             return found
         finally:

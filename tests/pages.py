@@ -44,6 +44,11 @@ _BLOCK = re.compile(
     r"(?P<text>.*?)^(?P=indent)```[ ]*$",
     re.MULTILINE | re.DOTALL,
 )
+needs_curl = pytest.mark.skipif(
+    shutil.which("curl") is None and "CI" not in os.environ,
+    reason="curl is not on PATH, and the pages use it",
+)
+
 _SECONDS = 30.0  # for one command, or one line of a server's output; far above what any takes
 
 
@@ -116,9 +121,6 @@ async def run_page(page: Path, folder: Path, *, serving: bool, bootstrap_servers
     `serving` starts `ingest serve` first, for a page whose reader has it running.  Without
     `bootstrap_servers`, blocks that need Kafka are left out.
     """
-    if shutil.which("curl") is None:
-        assert "CI" not in os.environ, "curl is not on PATH"
-        pytest.skip("curl is not on PATH, and the pages use it")
     reader = _Reader(folder, bootstrap_servers)
     async with trio.open_nursery() as nursery:
         try:

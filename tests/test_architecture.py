@@ -24,7 +24,8 @@ ROWS = [
     ["http.*_protocol", "http.streams", "producer", "routing", "loading", "logs"],
     ["http.framing", "http.writing", "budget", "metrics"],
     ["http.protocol", "http.heads"],
-    ["http.messages", "records", "config"],
+    ["config"],
+    ["http.messages", "records"],
     ["options"],
     ["errors"],
 ]

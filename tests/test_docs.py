@@ -15,11 +15,12 @@ import typer.main
 
 import ingest
 from ingest.cli import app
-from tests.pages import PAGES, ROOT, blocks, run_page
+from tests.pages import PAGES, ROOT, blocks, needs_curl, run_page
 
 REFERENCE = ROOT / "docs" / "reference"
 
 
+@needs_curl
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page)], ids=lambda page: str(page.relative_to(ROOT))
 )

@@ -48,7 +48,7 @@ class LineDecoder:
         self._fixed_bytes = like.size()
         self._line_bytes = record_bytes - self._fixed_bytes
         self._number = 0
-        self._begun: list[bytes] = []  # pieces of a line whose end has not come
+        self._begun = bytearray()  # the line whose end has not come; empty once it is too long
         self._begun_bytes = 0
 
     @property
@@ -75,14 +75,15 @@ class LineDecoder:
         self._begun_bytes += len(data)
         # One byte over the limit is enough to know; CR may be one of them.
         if self._begun_bytes <= self._line_bytes + 1:
-            self._begun.append(data)
+            self._begun += data
         else:
-            self._begun = []
+            self._begun.clear()
 
     def _take(self) -> bytes | None:
         """The begun line; None if it was too long to be kept."""
-        kept = b"".join(self._begun) if self._begun_bytes <= self._line_bytes + 1 else None
-        self._begun, self._begun_bytes = [], 0
+        kept = bytes(self._begun) if self._begun_bytes <= self._line_bytes + 1 else None
+        self._begun.clear()
+        self._begun_bytes = 0
         return kept
 
     def _decode(self, lines: Sequence[bytes | None]) -> Lines:
@@ -119,5 +120,5 @@ class LineDecoder:
     def _too_long(self) -> TooLarge:
         return TooLarge(
             f"the line makes a record of more than {self._record_bytes} bytes with key and headers, "
-            "which is limits.record_bytes here"
+            "the most for this topic by limits.record_bytes or its own max.message.bytes"
         )

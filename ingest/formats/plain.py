@@ -11,7 +11,8 @@ def check_size(size: int, record_bytes: int) -> None:
     """Raises `TooLarge` for a record of `size` bytes where the limit is `record_bytes`."""
     if size > record_bytes:
         raise TooLarge(
-            f"the record has {size} bytes with key and headers; limits.record_bytes is {record_bytes} here"
+            f"the record has {size} bytes with key and headers; {record_bytes} is the most for this topic by "
+            "limits.record_bytes or its own max.message.bytes"
         )
 
 

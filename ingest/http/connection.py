@@ -33,12 +33,18 @@ DRAIN_IDLE_SECONDS = 0.5
 
 CONTINUE = Response(100)
 
+_GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class Disconnected(Exception):
+    """The client has broken the connection: there is nobody to answer."""
+
 
 class Phase(enum.Enum):
     """What a connection waits for; each has its deadline."""
 
     IDLE = enum.auto()
-    """The first byte of a request."""
+    """The first byte of a request; on a new connection with TLS, the handshake before it too."""
     HEAD = enum.auto()
     """The rest of a request head."""
     CONTENT = enum.auto()
@@ -85,8 +91,9 @@ class Connection:
 
     @property
     def socket(self) -> TCPStream | None:
-        """The bare TCP stream, where there is one."""
-        return self._stream if isinstance(self._stream, TCPStream) else None
+        """The TCP stream, also the one below TLS, where there is one."""
+        stream = self._stream.transport_stream if isinstance(self._stream, trio.SSLStream) else self._stream
+        return stream if isinstance(stream, TCPStream) else None
 
     # Deadlines and drain, called by the sweep -------------------------------------------------------
 
@@ -122,13 +129,13 @@ class Connection:
                 await self._serve_requests()
             if self._scope.cancelled_caught:
                 await self._after_deadline()
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client has gone; whoever waited for its request has been told
+        except Disconnected:
+            pass  # whoever waited for its request has been told
         except Exception:
             log.exception("connection failed", extra={"peer": self.peer})
         finally:
             with trio.move_on_after(LINGER_SECONDS, shield=True):
-                with contextlib.suppress(OSError, trio.BrokenResourceError):
+                with contextlib.suppress(*_GONE):
                     await self._stream.aclose()
 
     async def _serve_requests(self) -> None:
@@ -144,10 +151,12 @@ class Connection:
                 self._unread = True
                 await self._send(self._refuse_with(error))
                 break
-            if request is None or not await self._serve_one(request):
+            if request is None:
+                return
+            if not await self._serve_one(request):
                 break
             wait = self._timeouts.idle_seconds
-        if self._unread:
+        if self._unread or (self.socket is not None and self.socket.readable()):
             await self._linger()
 
     async def _receive_head(self) -> Request | None:
@@ -158,7 +167,7 @@ class Connection:
                 return event
             if event is Signal.END_OF_STREAM:
                 return None
-            self._protocol.receive_data(await self._stream.receive_some(RECEIVE_BYTES))
+            self._protocol.receive_data(await self._read())
             if self.phase is Phase.IDLE:
                 self.phase = Phase.HEAD
                 self.deadline = trio.current_time() + self._timeouts.head_seconds
@@ -214,7 +223,7 @@ class Connection:
         """The next piece of the request's content, b"" at its end.
 
         Sends 100 (Continue) first where the client waits for it.  Raises `BadFraming` where the stream
-        makes no sense, and `UploadTooSlow` below the least rate.
+        makes no sense, `UploadTooSlow` below the least rate, and `Disconnected`.
         """
         if self._complete:
             return b""
@@ -224,7 +233,9 @@ class Connection:
         while True:
             event = self._protocol.next_event()
             if isinstance(event, Content):
-                self._allowance += len(event.data) / self._timeouts.body_bytes_per_second
+                # No more than the grace: who sent fast for a while must not hang for as long after it.
+                earned = len(event.data) / self._timeouts.body_bytes_per_second
+                self._allowance = min(self._allowance + earned, self._timeouts.body_grace_seconds)
                 return event.data
             if event is Signal.END_OF_MESSAGE:
                 self._complete = True
@@ -235,7 +246,7 @@ class Connection:
         begun = trio.current_time()
         self.phase, self.deadline = Phase.CONTENT, begun + self._allowance
         with trio.CancelScope() as self._reading:
-            data = await self._stream.receive_some(RECEIVE_BYTES)
+            data = await self._read()
         now = trio.current_time()
         self.phase, self.deadline = Phase.ANSWER, math.inf
         self._allowance -= now - begun
@@ -246,6 +257,12 @@ class Connection:
                 f"a second are asked for after {self._timeouts.body_grace_seconds:g} seconds"
             )
         return data
+
+    async def _read(self) -> bytes | bytearray:
+        try:
+            return await self._stream.receive_some(RECEIVE_BYTES)
+        except _GONE as error:
+            raise Disconnected from error
 
     async def start(self, response: Response) -> None:
         """Begin an answer whose content follows in pieces: `send`, then `end`."""
@@ -271,7 +288,10 @@ class Connection:
             return
         before = self.phase, self.deadline
         self.phase, self.deadline = Phase.SEND, trio.current_time() + self._timeouts.send_seconds
-        await self._stream.send_all(data)
+        try:
+            await self._stream.send_all(data)
+        except _GONE as error:
+            raise Disconnected from error
         self.phase, self.deadline = before
 
     # The end --------------------------------------------------------------------------------------------
@@ -284,16 +304,16 @@ class Connection:
             with trio.move_on_after(LINGER_SECONDS):
                 await self._send(self._refuse_with(error))
                 await self._linger()
-        elif self.phase is Phase.SEND and isinstance(self._stream, TCPStream):
-            self._stream.reset()
+        elif self.phase is Phase.SEND and self.socket is not None:
+            self.socket.reset()
 
     async def _linger(self) -> None:
         """Close our direction and read on: a close with unread input would reset the answer away."""
         self.phase, self.deadline = Phase.LINGER, trio.current_time() + LINGER_SECONDS
-        if isinstance(self._stream, TCPStream):
-            await self._stream.send_eof()
-            with trio.move_on_after(LINGER_SECONDS):
-                while await self._stream.receive_some(RECEIVE_BYTES):
+        if self.socket is not None:
+            await self.socket.send_eof()
+            with trio.move_on_after(LINGER_SECONDS), contextlib.suppress(*_GONE):
+                while await self.socket.receive_some(RECEIVE_BYTES):
                     await trio.lowlevel.checkpoint()
 
 

@@ -53,10 +53,11 @@ def open_sockets(host: str, port: int) -> list[socket.socket]:
             port = listening.getsockname()[1]
             listening.listen(BACKLOG)
             listening.setblocking(False)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a host that cannot be written as a domain name is the latter
         for listening in sockets:
             listening.close()
-        raise ConfigError(f"http: cannot listen on {host} port {port}: {error.strerror or error}") from None
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise ConfigError(f"http: cannot listen on {host} port {port}: {reason or error}") from None
     return sockets
 
 
@@ -171,13 +172,13 @@ class Listeners:
                 raise
             return True  # the client took its connection back (accept(2) passes such errors on)
         accepted.setblocking(False)
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # BSD's kernels refuse it on a connection that was reset already
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream: ByteStream
         if self._tls is None:
             stream = TCPStream(accepted)
         else:
-            inner = trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
-            stream = trio.SSLStream(inner, self._tls, server_side=True, https_compatible=True)
+            stream = trio.SSLStream(TCPStream(accepted), self._tls, server_side=True, https_compatible=True)
         connection = self._connect(stream, address[0])
         if self._draining:
             connection.drain()

@@ -26,24 +26,27 @@ class ByteStream(Protocol):
         """Close, also when cancelled."""
 
 
-class TCPStream:
-    """A connected TCP socket.  Raises OSError of the peer's doing, as the calls give it."""
+class TCPStream(trio.abc.HalfCloseableStream):
+    """A connected TCP socket.  Raises OSError of the peer's doing, as the calls give it.
+
+    A stream of Trio's, so that TLS can run on it, but one that passes a checkpoint only where it waits.
+    """
 
     def __init__(self, connected: socket.socket) -> None:
         """Takes over `connected`, which must not block."""
         self._socket = connected
 
-    async def receive_some(self, max_bytes: int) -> bytes:
+    async def receive_some(self, max_bytes: int | None = 65_536) -> bytes:
         """See `ByteStream.receive_some`."""
         while True:
             try:
-                data = self._socket.recv(max_bytes)
+                data = self._socket.recv(max_bytes or 65_536)
             except (BlockingIOError, InterruptedError):
                 await trio.lowlevel.wait_readable(self._socket)
             else:
                 return data
 
-    async def send_all(self, data: bytes) -> None:
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See `ByteStream.send_all`."""
         rest = memoryview(data)
         while rest:
@@ -51,6 +54,10 @@ class TCPStream:
                 rest = rest[self._socket.send(rest) :]
             except (BlockingIOError, InterruptedError):
                 await trio.lowlevel.wait_writable(self._socket)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the kernel takes more."""
+        await trio.lowlevel.wait_writable(self._socket)
 
     async def send_eof(self) -> None:
         """Close our direction; the peer reads an end."""

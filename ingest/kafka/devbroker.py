@@ -24,7 +24,7 @@ START_SECONDS = 5.0
 def _runtime_file() -> Path:
     """Where the address of the running broker is written: the user's runtime folder (XDG Base Directory)."""
     folder = os.environ.get("XDG_RUNTIME_DIR")
-    if folder:
+    if folder and os.access(folder, os.W_OK | os.X_OK):  # not so after sudo, or in a container
         return Path(folder) / "ingest-broker"
     return Path(tempfile.gettempdir()) / f"ingest-{os.getuid()}" / "broker"
 

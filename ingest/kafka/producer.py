@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import math
+import operator
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import trio
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Client
-from trio_util import RepeatedEvent, periodic
+from trio_util import AsyncValue, periodic
 
 from ingest import producer as seam
 from ingest.budget import Budget, Hold
@@ -101,7 +102,7 @@ class KafkaProducer:
         self._waiting: dict[Delivery, None] = {}  # in order of their deadlines, until answered
         self._late: dict[Delivery, None] = {}  # answered at their deadline, and not reported yet
         self._arrived: list[tuple[Delivery, int, DeliveryReport]] = []  # the poll thread's, until it returns
-        self._reported = RepeatedEvent()
+        self._rounds: AsyncValue[int] = AsyncValue(0)  # counts up whenever records got their reports
         self._draining = False
 
     # The Producer protocol ------------------------------------------------------------------------
@@ -120,12 +121,9 @@ class KafkaProducer:
     ) -> Delivery:
         """See `ingest.producer.Producer.submit`.  Without a hold, the budget is charged here."""
         wait_seconds = min(wait_seconds, self._answer_seconds)
-        deadline = trio.current_time() + self._answer_seconds
         if hold is None:
             hold = await self._budget.acquire(sum(record.cost() for record in records), wait_seconds)
-        delivery = Delivery(
-            records, hold=hold, ledger=self.ledger, deadline=deadline, on_settled=self._on_settled
-        )
+        delivery = Delivery(records, hold=hold, ledger=self.ledger, on_settled=self._on_settled)
         try:
             await self._enter_channel(delivery, wait_seconds)
         except BaseException:
@@ -150,6 +148,8 @@ class KafkaProducer:
                 raise seam.draining() from None
             raise
         if not delivery.settled:
+            # From here, not from `submit`: those that waited for room would break the order.
+            delivery.deadline = trio.current_time() + self._answer_seconds
             self._waiting[delivery] = None
 
     async def send(self, records: Sequence[Record]) -> Sequence[DeliveryReport]:
@@ -162,7 +162,7 @@ class KafkaProducer:
         self._into_channel.close()
         with trio.move_on_at(deadline):
             while self.ledger.pending:
-                await self._reported.wait()
+                await self._rounds.wait_transition()
         if not self.ledger.pending:
             return
         log.warning("giving up", extra={"records": self.ledger.pending})
@@ -173,7 +173,7 @@ class KafkaProducer:
                 # What a hand-over enqueues while we purge is caught by the next round.
                 await trio.to_thread.run_sync(self._client.purge, limiter=self._limiter)
                 with trio.move_on_after(POLL_SECONDS):
-                    await self._reported.wait()
+                    await self._rounds.wait_transition()
 
     # The tasks --------------------------------------------------------------------------------------
 
@@ -183,11 +183,13 @@ class KafkaProducer:
             nursery.start_soon(self._submit)
             nursery.start_soon(self._collect)
             nursery.start_soon(self._sweep)
-            nursery.start_soon(self.topics.watch, lambda: self._client)
+            nursery.start_soon(self.topics.watch)
 
     def _on_settled(self, delivery: Delivery) -> None:
         self._waiting.pop(delivery, None)
         self._late.pop(delivery, None)
+        if self._draining:  # it may have been withdrawn by its caller, whom `drain` does not know
+            self._rounds.value += 1
 
     async def _submit(self) -> None:
         async for first in self._from_channel:
@@ -200,21 +202,23 @@ class KafkaProducer:
             if self.topics.batch_bytes is not None and self.topics.batch_bytes < self._batch_bytes():
                 await self._lower_batch_size(self.topics.batch_bytes)
             while batch:
+                rounds = self._rounds.value
                 for delivery in batch:
                     delivery.busy = True
                 complete, refused = await trio.to_thread.run_sync(
                     self._hand_over, batch, limiter=self._limiter
                 )
                 for delivery in batch:
-                    delivery.busy = False
+                    delivery.rest()
                 for delivery, index, error in refused:
                     delivery.settle(index, error)
                 if refused:
-                    self._reported.set()
+                    self._rounds.value += 1
                 if complete:
                     break
-                # librdkafka's queue is full: nothing more goes in before a report has come out.
-                await self._reported.wait()
+                # librdkafka's queue is full: nothing more goes in before a report has come out.  All of
+                # them may have come while the thread was on its way back.
+                await self._rounds.wait_value(functools.partial(operator.ne, rounds))
                 batch = [delivery for delivery in batch if delivery.handed < len(delivery.records)]
 
     def _hand_over(self, batch: list[Delivery]) -> tuple[bool, list[tuple[Delivery, int, IngestError]]]:
@@ -274,11 +278,11 @@ class KafkaProducer:
                 log.warning("kafka error", extra={"code": error.name(), "error": error.str()})
                 self.topics.doubt()
             if arrived:
-                self._reported.set()
+                self._rounds.value += 1
 
     def _poll(self) -> tuple[list[tuple[Delivery, int, DeliveryReport]], list[KafkaError]]:
         """Serve callbacks for up to `POLL_SECONDS`; in a thread.  Nobody else may poll or flush."""
-        if self._draining:
+        if self._draining and len(self._client):
             self._client.flush(POLL_SECONDS)  # as poll, and does not wait for linger.ms
         else:
             self._client.poll(POLL_SECONDS)
@@ -306,7 +310,7 @@ class KafkaProducer:
                     del self._waiting[delivery]
                     self._late[delivery] = None
             if expired:
-                self._reported.set()
+                self._rounds.value += 1
 
     # Replacing the client ---------------------------------------------------------------------------
 
@@ -320,14 +324,14 @@ class KafkaProducer:
         client is emptied first, which keeps the order of records.
         """
         log.info("batch size lowered", extra={"batch_bytes": batch_bytes})
-        while len(self._client):
-            await self._reported.wait()
+        while len(self._client):  # which counts events other than reports too
+            with trio.move_on_after(POLL_SECONDS):
+                await self._rounds.wait_transition()
         self._settings["batch.size"] = batch_bytes
         self._client = await trio.to_thread.run_sync(open_client, self._settings, limiter=self._limiter)
 
-    async def _give_up(self) -> None:
-        """Report everything that is still pending; whatever librdkafka does not report in time is unknown."""
-        await self.drain(-math.inf)
+    def _give_up(self) -> None:
+        """Report what librdkafka did not report in time as unknown; after every task has ended."""
         unknown = DeliveryUnknown("given up without a report from librdkafka")
         for delivery in [*self._waiting, *self._late]:
             for index, report in enumerate(delivery.reports):
@@ -385,8 +389,9 @@ async def open_kafka_producer(
                 await producer.drain(trio.current_time() + answer_seconds)
             finally:
                 with trio.move_on_after(2 * PURGE_SECONDS, shield=True):
-                    await producer._give_up()
+                    await producer.drain(-math.inf)
                 tasks.cancel()
     finally:
+        producer._give_up()
         with trio.CancelScope(shield=True):  # bounded: nothing is queued any more, so the threads end at once
             await trio.to_thread.run_sync(producer._free)

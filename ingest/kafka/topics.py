@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import trio
-from confluent_kafka import KafkaError, KafkaException, Producer
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from trio_util import RepeatedEvent
 
 from ingest.errors import BadRequest, KafkaUnavailable, Overloaded, TopicDenied, UnknownTopic
@@ -79,8 +79,9 @@ class Topics:
         self._listed: frozenset[str] = frozenset()
         self._listed_at = -math.inf
         self._limits: dict[str, int] = {}  # topics in use, with the largest record each takes
+        self._batches: dict[str, int | None] = {}  # the same, with the topic's own limit of a batch
         self._asked: dict[str, int] = {}  # names that wait for a round, and how many callers wait for each
-        self._tried: frozenset[str] = frozenset()  # the names that the last round was for
+        self._tried: frozenset[str] = frozenset()  # the names that the last answered round was for
         self._doubted = False
         self._wake = RepeatedEvent()
         self._round_over = RepeatedEvent()
@@ -115,22 +116,20 @@ class Topics:
     async def _look_up(self, name: str) -> int:
         self._asked[name] = self._asked.get(name, 0) + 1
         self._wake.set()
+        tried = not self._auto_create  # where topics are made by a look-up, there is to be one for this name
         try:
             with trio.move_on_after(LIST_SECONDS + ANSWER_SECONDS):
                 while True:
                     if self._down is not None:
                         raise self._unreachable(self._down)
                     fresh = trio.current_time() - self._listed_at < LIST_SECONDS
-                    if fresh and name not in self._listed and not self._auto_create:
-                        break
+                    if fresh and tried and name not in self._listed:
+                        raise UnknownTopic(f"topic {name} does not exist in the Kafka cluster")
                     await self._round_over.wait()
                     if name in self._limits:
                         return self._limits[name]
-                    if self._auto_create and name in self._tried:
-                        break
-            if self.reachable and name not in self._listed:
-                raise UnknownTopic(f"topic {name} does not exist in the Kafka cluster")
-            raise Overloaded("the Kafka cluster has not said yet which topics it has")
+                    tried = tried or name in self._tried
+            raise Overloaded("the Kafka cluster does not say in time which topics it has")
         finally:
             self._asked[name] -= 1
             if not self._asked[name]:
@@ -139,22 +138,22 @@ class Topics:
     def _unreachable(self, why: str) -> KafkaUnavailable:
         return KafkaUnavailable(f"Kafka cannot be reached ({why})")
 
-    async def watch(self, client: Callable[[], Producer]) -> None:
-        """Keep the list of topics fresh until cancelled; `client` gives the client of the moment."""
+    async def watch(self) -> None:
+        """Keep the list of topics fresh until cancelled."""
         while True:
             attempt_at = trio.current_time()
             self._doubted = False
             asked = frozenset(self._asked)
             known = self._expected | asked | self._limits.keys()
             try:
-                answer = await trio.to_thread.run_sync(self._ask, client(), known, limiter=self._limiter)
+                answer = await trio.to_thread.run_sync(self._ask, known, limiter=self._limiter)
             except KafkaException as error:
                 self._note_failure(error.args[0])
                 pause = LIST_SECONDS
             else:
                 self._note(answer)
                 pause = REFRESH_SECONDS
-            self._tried = known
+                self._tried = known
             self._round_over.set()
             if not (self._asked.keys() - asked or self._doubted):
                 with trio.move_on_after(pause):
@@ -169,8 +168,13 @@ class Topics:
         self._down = None
         self._listed_at = trio.current_time()
         self._listed = answer.listed
-        self._limits = answer.limits
-        self.batch_bytes = answer.batch_bytes
+        self._batches = answer.batches
+        self._limits = {
+            name: self._record_bytes if most is None else min(self._record_bytes, most - BATCH_OVERHEAD_BYTES)
+            for name, most in answer.batches.items()
+        }
+        self.batch_bytes = min((most for most in answer.batches.values() if most is not None), default=None)
+        self._doubted = self._doubted or answer.undescribed > 0
 
     def _note_failure(self, error: KafkaError) -> None:
         if error.code() == KafkaError._TIMED_OUT and self._listed_at > -math.inf:
@@ -181,39 +185,42 @@ class Topics:
                 log.warning("kafka unreachable", extra={"error": error.str()})
             self._down = error.str()
 
-    def _ask(self, client: Producer, names: frozenset[str]) -> ClusterTopics:
+    def _ask(self, names: frozenset[str]) -> ClusterTopics:
         """One look at the cluster, in a thread.  Raises `KafkaException`."""
+        if self._admin is None:
+            # A client of its own: its connection is warm when a topic is to be described, and a slow look
+            # at the cluster holds up no record.
+            self._admin = AdminClient(dict(self._settings), logger=logging.getLogger("ingest.librdkafka"))
+        admin = self._admin
+        admin.poll(0)  # serves its log; nobody else does
         if self._auto_create:
             for name in names - self._listed:
-                client.list_topics(name, timeout=ANSWER_SECONDS)  # a look-up by name is what creates it
-        listed = frozenset(client.list_topics(timeout=ANSWER_SECONDS).topics)
-        limits = dict.fromkeys(names & listed, self._record_bytes)
-        smallest = None
-        if self._describes and limits:
-            for name, most in self._describe(list(limits)).items():
-                limits[name] = min(self._record_bytes, max(0, most - BATCH_OVERHEAD_BYTES))
-                smallest = most if smallest is None else min(smallest, most)
-        return ClusterTopics(listed, limits, smallest)
+                admin.list_topics(name, timeout=ANSWER_SECONDS)  # a look-up by name is what creates it
+        listed = frozenset(admin.list_topics(timeout=ANSWER_SECONDS).topics)
+        # What a topic told last time holds until it tells something else.
+        batches = {name: self._batches.get(name) for name in names & listed}
+        undescribed = self._describe(admin, batches) if self._describes and batches else 0
+        return ClusterTopics(listed, batches, undescribed)
 
-    def _describe(self, names: list[str]) -> dict[str, int]:
-        """Each topic's own max.message.bytes, where the cluster tells it (KIP-133)."""
-        if self._admin is None:
-            self._admin = AdminClient(dict(self._settings), logger=logging.getLogger("ingest.librdkafka"))
-        resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-        answers: dict[ConfigResource, Future[Any]] = self._admin.describe_configs(
+    def _describe(self, admin: AdminClient, batches: dict[str, int | None]) -> int:
+        """Note each topic's own max.message.bytes (KIP-133); how many should be asked for again."""
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in batches]
+        answers: dict[ConfigResource, Future[Any]] = admin.describe_configs(
             resources, request_timeout=ANSWER_SECONDS
         )
-        told = {}
+        again = 0
         for resource, answer in answers.items():
             try:
-                told[resource.name] = int(answer.result()["max.message.bytes"].value)
+                batches[resource.name] = int(answer.result()["max.message.bytes"].value)
             except KafkaException as error:
                 # Without the right to describe, it is the broker that refuses what is too large.
-                log.debug("topic not described", extra={"topic": resource.name, "error": error.args[0].str()})
-        return told
+                if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    log.info("topic not described", extra={"topic": resource.name, "error": str(error)})
+                    again += 1
+        return again
 
     def close(self) -> None:
-        """Let the client for descriptions go; blocks while its threads end."""
+        """Let the client go; blocks while its threads end."""
         self._admin = None
 
 
@@ -221,7 +228,7 @@ class ClusterTopics(NamedTuple):
     """One look at the cluster."""
 
     listed: frozenset[str]
-    limits: dict[str, int]
-    """Topics in use, with the largest record each takes, in bytes."""
-    batch_bytes: int | None
-    """The smallest max.message.bytes of those."""
+    batches: dict[str, int | None]
+    """The topics in use, with each one's own max.message.bytes where the cluster tells it."""
+    undescribed: int
+    """How many of these could not be asked about this time."""

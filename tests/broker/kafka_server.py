@@ -1,4 +1,4 @@
-"""A real Apache Kafka in KRaft mode: one process, broker and controller, that a test starts, stops and freezes.
+"""A real Apache Kafka in KRaft mode: one process, which a test starts, stops and freezes.
 
 The jars come from Maven Central, once, into a cache folder.  Nothing of `ingest` is known here, and
 nothing is skipped: what is missing raises `KafkaMissing`, which says what to install.
@@ -12,6 +12,7 @@ import hashlib
 import os
 import random
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -47,6 +48,9 @@ offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
+# After a crash the broker is let in again once its old session has ended.
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
 # Records with old timestamps must still be there when a test reads them back.
 log.retention.ms=-1
 """
@@ -83,14 +87,18 @@ def find_java() -> str:
     """The `java` to run Kafka with; raises `KafkaMissing` where there is none, or too old a one."""
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=str(Path(home, "bin"))) if home else shutil.which("java")
-    advice = f"tests/broker needs a JDK {JAVA_AT_LEAST} or newer (Debian: apt-get install openjdk-17-jdk-headless)"
+    advice = (
+        f"tests/broker needs a JDK {JAVA_AT_LEAST} or newer (Debian: apt-get install openjdk-17-jdk-headless)"
+    )
     if java is None:
         where = f"in JAVA_HOME, {home}" if home else "on the PATH"
         raise KafkaMissing(f"{advice}; there is no `java` {where}")
-    shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60).stderr
+    shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False).stderr
     match = re.search(r'version "(\d+)', shown)
     if match is None or int(match[1]) < JAVA_AT_LEAST:
-        raise KafkaMissing(f"{advice}; {java} is {shown.splitlines()[0] if shown else 'silent about its version'}")
+        raise KafkaMissing(
+            f"{advice}; {java} is {shown.splitlines()[0] if shown else 'silent about its version'}"
+        )
     return java
 
 
@@ -116,7 +124,7 @@ def fetch_jars() -> Path:
         fetched = Path(unfinished, "jars")
         _copy_dependencies(maven, fetched)
         # Another session may have been faster: its folder is as good as this one.
-        with contextlib.suppress(FileExistsError, OSError):
+        with contextlib.suppress(OSError):
             fetched.rename(jars)
     if not jars.is_dir():
         raise KafkaMissing(f"Kafka's jars could not be put into {jars}; is the folder {cache} writable?")
@@ -127,7 +135,7 @@ def _copy_dependencies(maven: str, into: Path) -> None:
     command = [maven, "--batch-mode", "--file", str(FOLDER / "pom.xml"), "dependency:copy-dependencies"]
     command += ["-DincludeScope=runtime", f"-DoutputDirectory={into}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     except subprocess.TimeoutExpired:
         raise KafkaMissing("Maven Central did not answer: Kafka's jars were not here after 600 s") from None
     if done.returncode == 0:
@@ -171,7 +179,9 @@ class RealKafka:
             controller_port = _free_port()
         folder.mkdir(parents=True, exist_ok=True)
         self._properties.write_text(
-            SERVER_PROPERTIES.format(port=self.port, controller_port=controller_port, log_folder=folder / "data")
+            SERVER_PROPERTIES.format(
+                port=self.port, controller_port=controller_port, log_folder=folder / "data"
+            )
         )
 
     # The process ---------------------------------------------------------------------------------
@@ -211,6 +221,19 @@ class RealKafka:
     def thaw(self) -> None:
         """Let a frozen process go on (SIGCONT)."""
         self._running().send_signal(signal.SIGCONT)
+
+    def wait_until_unfenced(self) -> None:
+        """Wait until topics can be created: after `thaw` the controller still takes the broker for dead."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.create_topic(f"unfenced-{secrets.token_hex(4)}")
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
 
     def is_running(self) -> bool:
         return self._process is not None
@@ -260,14 +283,17 @@ class RealKafka:
             deadline = time.monotonic() + READ_SECONDS
             while len(records) < missing:
                 if time.monotonic() > deadline:
-                    raise KafkaFailed(f"{topic}: read {len(records)} of {missing} records in {READ_SECONDS} s")
+                    raise KafkaFailed(
+                        f"{topic}: read {len(records)} of {missing} records in {READ_SECONDS} s"
+                    )
                 for message in consumer.consume(10_000, timeout=0.2):
                     error = message.error()
                     if error is not None:
                         raise KafkaException(error)
                     partition, offset = message.partition(), message.offset()
-                    assert partition is not None and offset is not None
-                    headers = tuple(message.headers() or ())
+                    assert partition is not None
+                    assert offset is not None
+                    headers: Any = tuple(message.headers() or ())  # annotated too widely
                     timestamp = message.timestamp()[1]
                     records.append(
                         StoredRecord(partition, offset, message.key(), message.value(), headers, timestamp)
@@ -289,7 +315,7 @@ class RealKafka:
         cluster_id = base64.urlsafe_b64encode(b"tests of ingest!").decode().rstrip("=")
         command = [*self._jvm("-Xmx128m"), "kafka.tools.StorageTool", "format"]
         command += ["--cluster-id", cluster_id, "--config", str(self._properties)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode != 0:
             raise KafkaFailed(f"kafka.tools.StorageTool failed:\n{done.stdout}{done.stderr}")
 

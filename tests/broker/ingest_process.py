@@ -1,0 +1,104 @@
+"""`ingest serve` as its users run it: a process of its own, known by its log, its answers and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import trio
+
+from tests.client import Client
+
+START_SECONDS = 20.0
+END_SECONDS = 40.0
+
+
+class IngestProcess:
+    """A running `ingest serve`; made by `open_ingest`."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.log: list[str] = []
+        """Its lines, as they came."""
+        self.port = 0
+        self.clients: list[Client] = []
+        self._listens = trio.Event()
+        self._log_ended = trio.Event()
+
+    async def read_log(self) -> None:
+        assert self.process.stderr is not None
+        rest = b""
+        async for data in self.process.stderr:
+            *lines, rest = (rest + bytes(data)).split(b"\n")
+            for line in lines:
+                self.log.append(line.decode())
+                found = re.search(r" listening url=http://127\.0\.0\.1:(\d+) ", self.log[-1])
+                if found is not None:
+                    self.port = int(found[1])
+                    self._listens.set()
+        self._log_ended.set()
+        self._listens.set()
+
+    async def listening(self) -> None:
+        with trio.fail_after(START_SECONDS):
+            await self._listens.wait()
+        assert self.port, "\n".join(self.log)
+
+    async def connect(self) -> Client:
+        """A new connection to it, closed with it at the latest."""
+        client = Client(await trio.open_tcp_stream("127.0.0.1", self.port))
+        self.clients.append(client)
+        return client
+
+    async def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and wait; the exit code."""
+        self.process.send_signal(how)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        with trio.fail_after(END_SECONDS):
+            await self._log_ended.wait()
+            return await self.process.wait()
+
+    def drained(self) -> dict[str, float]:
+        """The fields of the line with which a drain ends; empty where there is none."""
+        for line in self.log:
+            if " drained " in line:
+                pairs = (pair.split("=") for pair in shlex.split(line.partition(" drained ")[2]))
+                return {name: float(value) for name, value in pairs}
+        return {}
+
+    def resident_bytes(self) -> int:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found is not None
+        return int(found[1]) * 1024
+
+
+@contextlib.asynccontextmanager
+async def open_ingest(*arguments: str, environ: Mapping[str, str] = {}) -> AsyncIterator[IngestProcess]:
+    """Run `ingest serve` on a free port; killed at the end if it still runs."""
+    command = [sys.executable, "-m", "ingest", "serve", "--port", "0", *arguments]
+    process = await trio.lowlevel.open_process(
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **environ}
+    )
+    async with trio.open_nursery() as nursery:
+        server = IngestProcess(process)
+        nursery.start_soon(server.read_log)
+        try:
+            await server.listening()
+            yield server
+        finally:
+            if process.poll() is None:
+                process.kill()
+            with trio.CancelScope(shield=True):  # it was killed, or has ended: there is nothing to wait for
+                for client in server.clients:
+                    await client.close()
+                await process.wait()

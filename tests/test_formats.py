@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ingest.errors import IngestError, InvalidRecord, TooLarge
+from ingest.formats import plain
+from ingest.formats.keys import decode_json, key_at
+from ingest.formats.ndjson import BATCH_LINES, LineDecoder, Lines
+from ingest.records import Record
+
+LIKE = Record("t", None, None, (("h", b"v"),), 3, 99)
+LIMIT = 40
+FIXED = LIKE.size()
+
+
+def decode(
+    pieces: Iterable[bytes],
+    *,
+    key_field: tuple[str, ...] | None = None,
+    validate: bool = True,
+    limit: int = LIMIT,
+) -> tuple[list[tuple[int, Record]], list[tuple[int, str]]]:
+    """Numbered records and numbered failures of content that comes in `pieces`."""
+    decoder = LineDecoder(LIKE, record_bytes=limit, key_field=key_field, validate=validate)
+    batches: list[Lines] = []
+    for piece in pieces:
+        batches += decoder.feed(piece)
+        assert 0 <= decoder.held_bytes <= limit
+    batches += decoder.end()
+    assert all(len(lines.records) + len(lines.failures) <= BATCH_LINES for lines in batches)
+    return (
+        [pair for lines in batches for pair in zip(lines.numbers, lines.records, strict=True)],
+        [
+            (number, f"{type(error).__name__}: {error}")
+            for lines in batches
+            for number, error in lines.failures
+        ],
+    )
+
+
+def values(*pieces: bytes, **options: Any) -> list[tuple[int, bytes | None]]:
+    """Numbered values, where nothing fails."""
+    records, failures = decode(pieces, **options)
+    assert failures == []
+    return [(number, record.value) for number, record in records]
+
+
+# NDJSON -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", []),
+        (b'{"a":1}\n{"a":2}\n', [(1, b'{"a":1}'), (2, b'{"a":2}')]),
+        (b"1\n2", [(1, b"1"), (2, b"2")]),
+        (b"1\r\n2\r\n", [(1, b"1"), (2, b"2")]),
+        (b"1\n2\r", [(1, b"1"), (2, b"2")]),
+        (b"\n1\n\n \t\n\r\n2\n\n", [(2, b"1"), (6, b"2")]),
+        (b' {"b" : 1.0e1 , "a":"\\u00e9"} \n', [(1, b' {"b" : 1.0e1 , "a":"\\u00e9"} ')]),
+        (b"\n", []),
+        (b"\r", []),
+    ],
+)
+def test_each_line_is_a_record_byte_for_byte(content: bytes, expected: list[tuple[int, bytes]]) -> None:
+    assert values(content) == expected
+
+
+def test_every_record_has_what_the_request_says() -> None:
+    records, _ = decode([b'{"k":"x"}\n'], key_field=("k",))
+    assert records == [(1, Record("t", b'{"k":"x"}', b"x", (("h", b"v"),), 3, 99))]
+
+
+def test_a_line_that_is_not_json_fails_alone() -> None:
+    records, failures = decode([b'1\n{"a":\n"\xff"\n2 3\n4\n'])
+    assert [number for number, _ in records] == [1, 5]
+    assert [number for number, _ in failures] == [2, 3, 4]
+    assert failures[1][1] == "InvalidRecord: invalid JSON: not UTF-8 at byte 0"
+    assert all(message.startswith("InvalidRecord: invalid JSON: ") for _, message in failures)
+
+
+def test_a_line_without_its_key_fails_alone() -> None:
+    records, failures = decode([b'{"k":"a"}\n{}\n{"k":"b"}'], key_field=("k",))
+    assert [(number, record.key) for number, record in records] == [(1, b"a"), (3, b"b")]
+    assert failures == [(2, "InvalidRecord: there is no field 'k' to take the key from")]
+
+
+def test_unvalidated_lines_pass_as_they_are() -> None:
+    assert values(b"no json\n\xff\n\r\n  \n\nx", validate=False) == [
+        (1, b"no json"), (2, b"\xff"), (4, b"  "), (6, b"x"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+@pytest.mark.parametrize("validate", [True, False])
+def test_the_longest_line_passes_and_a_byte_more_fails_alone(end: bytes, validate: bool) -> None:
+    longest = b"1" * (LIMIT - FIXED)
+    assert values(b"2\n" + longest + end, validate=validate) == [(1, b"2"), (2, longest)]
+    for pieces in ([longest + b"1" + end], [longest, b"1", end], [longest[:5], longest[5:] + b"1" + end]):
+        records, failures = decode([b"2\n", *pieces, b"" if end else b"\n", b"3\n"], validate=validate)
+        assert [number for number, _ in records] == [1, 3]
+        assert failures == [
+            (2, f"TooLarge: the line makes a record of more than {LIMIT} bytes with key and headers, "
+                "which is limits.record_bytes here"),
+        ]  # fmt: skip
+
+
+def test_the_key_counts_for_the_length_of_a_line() -> None:
+    line = b'{"k":"%s"}'
+    fits = (LIMIT - FIXED - len(line) + 2) // 2
+    assert len(values(line % (b"x" * fits), key_field=("k",))) == 1
+    _, failures = decode([line % (b"x" * (fits + 1))], key_field=("k",))
+    assert [number for number, _ in failures] == [1]
+
+
+def test_a_line_without_end_is_not_held() -> None:
+    decoder = LineDecoder(LIKE, record_bytes=LIMIT)
+    for _ in range(1000):
+        assert decoder.feed(b"x" * 1000) == []
+        assert decoder.held_bytes <= LIMIT
+    (lines,) = decoder.feed(b"\n5\n")
+    assert [(number, type(error)) for number, error in lines.failures] == [(1, TooLarge)]
+    assert [record.value for record in lines.records] == [b"5"]
+
+
+def test_many_short_lines_come_in_batches() -> None:
+    decoder = LineDecoder(LIKE, record_bytes=LIMIT)
+    batches = decoder.feed(b"1\n" * (2 * BATCH_LINES + 1))
+    assert [len(lines.records) for lines in batches] == [BATCH_LINES, BATCH_LINES, 1]
+    assert [lines.numbers[0] for lines in batches] == [1, BATCH_LINES + 1, 2 * BATCH_LINES + 1]
+
+
+def test_where_headers_leave_no_room_every_line_is_too_long() -> None:
+    records, failures = decode([b"1\n", b"2"], limit=FIXED)
+    assert (records, [number for number, _ in failures]) == ([], [1, 2])
+
+
+LINES = st.one_of(
+    st.sampled_from(
+        [b"", b"1", b'{"k":"v"}', b'{"k":1}', b"{", b"\r", b" ", b"\xff", b"x" * LIMIT, b"1" * 60]
+    ),
+    st.binary(max_size=LIMIT + 5),
+)
+CONTENT = st.builds(
+    lambda lines, ends, last: (
+        b"".join(line + (b"\r\n" if crlf else b"\n") for line, crlf in zip(lines, ends, strict=False)) + last
+    ),
+    st.lists(LINES, max_size=12),
+    st.lists(st.booleans(), min_size=12, max_size=12),
+    LINES,
+)
+
+
+@given(CONTENT, st.lists(st.integers(0, 400), max_size=20), st.booleans(), st.booleans())
+@example(b"1" * (LIMIT - FIXED) + b"\r\n2", [LIMIT - FIXED, LIMIT - FIXED + 1], True, False)
+@example(b"1" * (LIMIT - FIXED) + b"\r2", [LIMIT - FIXED + 1], True, False)
+def test_however_content_is_cut_the_records_and_failures_are_the_same(
+    content: bytes, cuts: list[int], validate: bool, keyed: bool
+) -> None:
+    key_field = ("k",) if keyed and validate else None
+    places = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
+    pieces = [content[start:end] for start, end in zip(places, places[1:], strict=False)]
+    whole = decode([content], key_field=key_field, validate=validate)
+    assert decode(pieces, key_field=key_field, validate=validate) == whole
+    single = [content[at : at + 1] for at in range(len(content))]
+    assert decode(single, key_field=key_field, validate=validate) == whole
+
+
+@given(CONTENT, st.booleans())
+def test_every_line_becomes_a_record_with_its_bytes_or_a_failure_or_is_blank(
+    content: bytes, validate: bool
+) -> None:
+    records, failures = decode([content], validate=validate)
+    found = {number: record.value for number, record in records}
+    failed = {number for number, _ in failures}
+    assert len(found) + len(failed) == len(records) + len(failures)
+    assert [number for number, _ in records] == sorted(found)
+    for number, line in enumerate(content.split(b"\n"), 1):
+        line = line.removesuffix(b"\r")
+        if number in found:
+            assert found[number] == line
+        else:
+            assert (number in failed) == bool(
+                line.strip() if validate and len(line) <= LIMIT - FIXED else line
+            )
+    if validate:
+        for value in found.values():
+            assert value is not None
+            json.loads(value)
+
+
+# One record -------------------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=LIMIT - FIXED))
+def test_the_content_is_the_value_byte_for_byte(content: bytes) -> None:
+    record = plain.read(content, LIKE, key_field=None, record_bytes=LIMIT)
+    assert record == Record("t", content, None, (("h", b"v"),), 3, 99)
+
+
+def test_a_record_above_the_limit_is_refused_with_its_size() -> None:
+    with pytest.raises(TooLarge, match=r"has 41 bytes with key and headers; limits.record_bytes is 40 here"):
+        plain.read(b"x" * (LIMIT - FIXED + 1), LIKE, key_field=None, record_bytes=LIMIT)
+
+
+def test_the_key_of_a_record_comes_from_its_content_and_counts() -> None:
+    content = b'{"user":{"id":7}}'
+    like = Record("t")
+    record = plain.read(content, like, key_field=("user", "id"), record_bytes=len(content) + 1)
+    assert (record.key, record.value) == (b"7", content)
+    with pytest.raises(TooLarge):
+        plain.read(content, like, key_field=("user", "id"), record_bytes=len(content))
+    with pytest.raises(InvalidRecord, match="invalid JSON"):
+        plain.read(b"", like, key_field=("user", "id"), record_bytes=LIMIT)
+
+
+# Keys -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        (b'{"k":"\\u00e9"}', "é".encode()),
+        (b'{"k":""}', b""),
+        (b'{"k":"a\\u0000"}', b"a\0"),
+        (b'{"k":7}', b"7"),
+        (b'{"k":-1.5}', b"-1.5"),
+        (b'{"k":123456789012345678901234567890}', b"123456789012345678901234567890"),
+        (b'{"k":true}', b"true"),
+        (b'{"k":false}', b"false"),
+        (b'{"k":1,"k":2}', b"2"),
+    ],
+)
+def test_a_key_is_the_text_of_a_string_or_the_json_of_a_number(content: bytes, key: bytes) -> None:
+    assert key_at(decode_json(content), ("k",)) == key
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"k":null}', "field 'k.l' cannot be a key|no field 'k.l'"),
+        (b'{"k":{"l":null}}', "field 'k.l' cannot be a key: it is not a string, number or boolean"),
+        (b'{"k":{"l":[]}}', "cannot be a key"),
+        (b'{"k":{"l":{}}}', "cannot be a key"),
+        (b'{"k":"l"}', "there is no field 'k.l' to take the key from"),
+        (b'{"k.l":1}', "there is no field"),
+        (b"[]", "there is no field"),
+        (b"null", "there is no field"),
+    ],
+)
+def test_what_cannot_be_a_key_is_refused(content: bytes, message: str) -> None:
+    with pytest.raises(InvalidRecord, match=message):
+        key_at(decode_json(content), ("k", "l"))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_json_is_read_as_the_standard_library_reads_it(value: object) -> None:
+    assert decode_json(json.dumps(value).encode()) == value
+
+
+@given(st.text(st.characters(codec=None), min_size=1))
+def test_any_escape_in_a_string_is_a_key_or_refused(text: str) -> None:
+    content = json.dumps({"k": text}).encode()  # lone surrogates are written as escapes
+    try:
+        key = key_at(decode_json(content), ("k",))
+    except InvalidRecord:
+        assert any(0xD800 <= ord(character) <= 0xDFFF for character in text)
+    else:
+        assert key == text.encode()
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5000, b"1e999", b"", b"\xef\xbb\xbf1"]
+)
+def test_what_no_one_should_send_is_refused_as_any_other(content: bytes) -> None:
+    with pytest.raises(InvalidRecord, match="invalid JSON: "):
+        decode_json(content)
+
+
+@given(st.binary())
+def test_any_bytes_are_json_or_refused(content: bytes) -> None:
+    try:
+        decode_json(content)
+    except IngestError as error:
+        assert len(error.message) < 200
+    else:
+        json.loads(content)
