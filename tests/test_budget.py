@@ -24,7 +24,10 @@ async def test_what_is_held_is_given_back_once() -> None:
 async def test_a_full_budget_refuses_at_once() -> None:
     budget = Budget(100)
     await budget.acquire(60)
-    with trio.testing.assert_no_checkpoints(), pytest.raises(Overloaded, match=r"60 of limits.held_bytes = 100"):
+    with (
+        trio.testing.assert_no_checkpoints(),
+        pytest.raises(Overloaded, match=r"60 of limits.held_bytes = 100"),
+    ):
         await budget.acquire(41)
     await budget.acquire(40)
     assert budget.held_bytes == 100

@@ -130,7 +130,9 @@ async def test_withdrawn_records_are_let_go_of(sink: Sink) -> None:
     assert list(delivery.records) == records(1)
 
 
-async def test_what_a_thread_is_handing_over_is_unknown_at_the_deadline_and_goes_no_further(sink: Sink) -> None:
+async def test_what_a_thread_is_handing_over_is_unknown_at_the_deadline_and_goes_no_further(
+    sink: Sink,
+) -> None:
     delivery = sink.take(3)
     delivery.busy = True
     delivery.expire(WITHDRAWN, UNKNOWN)

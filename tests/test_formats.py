@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -106,8 +107,8 @@ def test_the_longest_line_passes_and_a_byte_more_fails_alone(end: bytes, validat
         records, failures = decode([b"2\n", *pieces, b"" if end else b"\n", b"3\n"], validate=validate)
         assert [number for number, _ in records] == [1, 3]
         assert failures == [
-            (2, f"TooLarge: the line makes a record of more than {LIMIT} bytes with key and headers, "
-                "which is limits.record_bytes here"),
+            (2, (f"TooLarge: the line makes a record of more than {LIMIT} bytes with key and headers, "
+                 "the most for this topic by limits.record_bytes or its own max.message.bytes")),
         ]  # fmt: skip
 
 
@@ -165,7 +166,7 @@ def test_however_content_is_cut_the_records_and_failures_are_the_same(
 ) -> None:
     key_field = ("k",) if keyed and validate else None
     places = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
-    pieces = [content[start:end] for start, end in zip(places, places[1:], strict=False)]
+    pieces = [content[start:end] for start, end in itertools.pairwise(places)]
     whole = decode([content], key_field=key_field, validate=validate)
     assert decode(pieces, key_field=key_field, validate=validate) == whole
     single = [content[at : at + 1] for at in range(len(content))]
@@ -205,7 +206,7 @@ def test_the_content_is_the_value_byte_for_byte(content: bytes) -> None:
 
 
 def test_a_record_above_the_limit_is_refused_with_its_size() -> None:
-    with pytest.raises(TooLarge, match=r"has 41 bytes with key and headers; limits.record_bytes is 40 here"):
+    with pytest.raises(TooLarge, match=r"has 41 bytes with key and headers; 40 is the most for this topic"):
         plain.read(b"x" * (LIMIT - FIXED + 1), LIKE, key_field=None, record_bytes=LIMIT)
 
 

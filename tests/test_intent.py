@@ -157,7 +157,14 @@ def test_the_key_field_is_a_path() -> None:
 
 @pytest.mark.parametrize(
     ("given_id", "taken"),
-    [(b"a-1", True), (b"x" * 128, True), (b"x" * 129, False), (b"", False), (b"a b", False), (b"\xff", False)],
+    [
+        (b"a-1", True),
+        (b"x" * 128, True),
+        (b"x" * 129, False),
+        (b"", False),
+        (b"a b", False),
+        (b"\xff", False),
+    ],
 )
 def test_a_request_id_is_taken_if_it_can_be_logged(given_id: bytes, taken: bool) -> None:
     assert request_id(post(("x-request-id", given_id))) == (given_id if taken else None)
