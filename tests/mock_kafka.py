@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition, cimpl
+
+from ingest.budget import Budget
+from ingest.kafka.producer import KafkaProducer, open_kafka_producer
+from ingest.records import Record
 
 PRODUCE = 0
 METADATA = 3
@@ -109,8 +113,8 @@ class MockKafka:
         _free(None, found)
         return times
 
-    def read(self, topic: str) -> list[tuple[int, bytes | None, bytes | None]]:
-        """Partition, key and value of everything in `topic`, in order within each partition."""
+    def read(self, topic: str) -> list[Record]:
+        """Everything in `topic`, in order within each partition."""
         consumer = Consumer(
             {
                 "bootstrap.servers": self.address,
@@ -120,23 +124,61 @@ class MockKafka:
             }
         )
         try:
-            partitions = list(consumer.list_topics(topic, timeout=5).topics[topic].partitions)
-            consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
+            open_ends = set(consumer.list_topics(topic, timeout=5).topics[topic].partitions)
+            consumer.assign([TopicPartition(topic, partition, 0) for partition in open_ends])
             found = []
-            open_ends = set(partitions)
             while open_ends:
                 message = consumer.poll(5)
-                assert message is not None, f"the end of partitions {open_ends} of {topic} was not found"
+                assert message is not None, f"the ends of partitions {open_ends} of {topic} were not found"
                 error, partition = message.error(), message.partition()
                 assert partition is not None
                 if error is None:
-                    found.append((partition, message.key(), message.value()))
+                    headers: Any = message.headers() or ()
+                    key, value = message.key(), message.value()
+                    assert not isinstance(key, str)
+                    assert not isinstance(value, str)
+                    found.append(Record(topic, value, key, tuple(headers), partition, message.timestamp()[1]))
                 else:
                     assert error.code() == code("_PARTITION_EOF"), error
                     open_ends.discard(partition)
             return found
         finally:
             consumer.close()
+
+    def values(self, topic: str) -> list[bytes | None]:
+        """The values of everything in `topic`, in order within each partition."""
+        return [record.value for record in self.read(topic)]
+
+    @contextlib.asynccontextmanager
+    async def open_producer(
+        self,
+        *,
+        budget: Budget | None = None,
+        answer_seconds: float = 5,
+        record_bytes: int = 1_000_000,
+        inside: bool = True,
+        **settings: str | int | bool,
+    ) -> AsyncIterator[KafkaProducer]:
+        """A `KafkaProducer` on this cluster; `settings` are librdkafka's, with `_` for the dots."""
+        async with open_kafka_producer(
+            {
+                "bootstrap.servers": self.address,
+                "acks": "all",
+                "enable.idempotence": True,
+                "allow.auto.create.topics": False,
+                "linger.ms": 0,
+                "message.timeout.ms": 1500,
+                "reconnect.backoff.ms": 10,
+                "reconnect.backoff.max.ms": 50,
+                "log_level": 0,
+            }
+            | {name.replace("_", "."): value for name, value in settings.items()},
+            budget=budget or Budget(64 << 20),
+            record_bytes=record_bytes,
+            answer_seconds=answer_seconds,
+            inside=inside,
+        ) as producer:
+            yield producer
 
 
 @contextlib.contextmanager

@@ -195,7 +195,7 @@ class KafkaProducer:
         async for first in self._from_channel:
             batch = [first]
             records = len(first.records)
-            with contextlib.suppress(trio.WouldBlock):
+            with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
                 while records < BATCH_RECORDS:
                     batch.append(self._from_channel.receive_nowait())
                     records += len(batch[-1].records)
