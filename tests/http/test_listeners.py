@@ -1,0 +1,484 @@
+"""Accepting on real sockets: many connections, the cap, no descriptors left, resets, the backlog, TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from ingest.config import HTTP, Timeouts
+from ingest.errors import ConfigError, IngestError
+from ingest.http.connection import Connection, Handler
+from ingest.http.listeners import Listeners, open_sockets, open_tls
+from ingest.http.messages import Response
+from ingest.http.protocol import HTTPProtocol
+from ingest.http.streams import ByteStream, TCPStream
+from tests.client import Client, request
+
+LOCALHOST = "127.0.0.1"
+CERTIFICATE = Path(__file__).with_name("localhost.pem")
+"""A self-signed certificate of localhost and its key; made with openssl, and good until 2126."""
+HANGS = 20.0
+
+GET = request("GET /")
+
+MakeProtocol = Callable[[], HTTPProtocol]
+MakeStream = Callable[[], "trio.abc.Stream"]
+
+
+def refuse(error: IngestError) -> Response:
+    return Response(error.status, closes=error.closes)
+
+
+async def echo(exchange: Connection) -> Response:
+    return Response(200, content=exchange.request.target)
+
+
+class Held:
+    """A handler that answers when told."""
+
+    def __init__(self) -> None:
+        self.begun = trio.Event()
+        self.answer = trio.Event()
+        self.cancelled = trio.Event()
+
+    async def __call__(self, exchange: Connection) -> Response:
+        self.begun.set()
+        try:
+            await self.answer.wait()
+        except trio.Cancelled:
+            self.cancelled.set()
+            raise
+        return Response(200, content=exchange.request.target)
+
+
+class Place:
+    """Listening sockets, and what accepts from them once `accept` is called."""
+
+    def __init__(self, listeners: Listeners, nursery: trio.Nursery, trusted: ssl.SSLContext | None) -> None:
+        self.listeners = listeners
+        self.nursery = nursery
+        self._trusted = trusted
+        self.port = listeners.sockets[0].getsockname()[1]
+
+    def accept(self) -> None:
+        self.nursery.start_soon(self.listeners.accept, self.nursery)
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
+        stream = await trio.open_tcp_stream(LOCALHOST, self.port)
+        if self._trusted is not None:
+            stream = trio.SSLStream(stream, self._trusted, server_hostname="localhost", https_compatible=True)
+        async with stream:
+            yield Client(stream)
+
+
+@asynccontextmanager
+async def open_place(
+    make_protocol: MakeProtocol,
+    handler: Handler,
+    *,
+    most: int = 1000,
+    sockets: list[socket.socket] | None = None,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
+    tls: bool = False,
+) -> AsyncIterator[Place]:
+    def connect(stream: ByteStream, peer: str) -> Connection:
+        return Connection(stream, peer, make_protocol(), handler, refuse, timeouts)
+
+    sockets = sockets or open_sockets(LOCALHOST, 0)
+    served = open_tls(HTTP(tls_certificate_file=str(CERTIFICATE), tls_key_file=str(CERTIFICATE)))
+    trusted = ssl.create_default_context(cafile=CERTIFICATE)
+    with contextlib.ExitStack() as listening:
+        for each in sockets:
+            listening.callback(each.close)
+        listeners = Listeners(sockets, connect, tls=served if tls else None, most=most)
+        with trio.fail_after(HANGS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(listeners.sweep)
+                yield Place(listeners, nursery, trusted if tls else None)
+                nursery.cancel_scope.cancel()
+
+
+async def test_many_connections_at_once_are_all_served(make_protocol: MakeProtocol) -> None:
+    answered = 0
+
+    async def ask(place: Place) -> None:
+        nonlocal answered
+        async with place.client() as client:
+            assert (await client.ask(GET)).status == 200
+            answered += 1
+
+    async with open_place(make_protocol, echo) as place:
+        place.accept()
+        async with trio.open_nursery() as clients:
+            for _ in range(300):
+                clients.start_soon(ask, place)
+        assert answered == 300
+        await place.listeners.ended()
+
+
+async def test_connection_beyond_the_cap_waits_in_the_backlog_and_is_served_later(
+    make_protocol: MakeProtocol,
+) -> None:
+    most = 3
+    open_now = peak = 0
+    full = trio.Event()
+
+    async def count(exchange: Connection) -> Response:
+        nonlocal open_now, peak
+        open_now += 1
+        peak = max(peak, open_now)
+        if open_now == most:
+            full.set()
+        await full.wait()
+        await trio.lowlevel.checkpoint()
+        open_now -= 1
+        return Response(204, closes=True)
+
+    async def ask(place: Place) -> None:
+        async with place.client() as client:
+            assert (await client.ask(GET)).status == 204
+
+    async with open_place(make_protocol, count, most=most) as place:
+        place.accept()
+        async with trio.open_nursery() as clients:
+            for _ in range(4 * most):
+                clients.start_soon(ask, place)
+        assert peak == most
+
+
+async def test_handler_that_raises_does_not_end_the_loop(
+    make_protocol: MakeProtocol, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(exchange: Connection) -> Response:
+        if exchange.request.target == b"/bug":
+            raise KeyError("a bug")
+        return Response(200)
+
+    async with open_place(make_protocol, fail) as place:
+        place.accept()
+        for _ in range(3):
+            async with place.client() as client:
+                await client.send(request("GET /bug"))
+                assert await client.rest() == b""
+            async with place.client() as client:
+                assert (await client.ask(GET)).status == 200
+    assert [line.message for line in caplog.records] == 3 * ["connection failed"]
+
+
+# No descriptors left -------------------------------------------------------------------------------------
+
+
+class Exhausted(socket.socket):
+    """A listening socket that cannot accept for a while."""
+
+    failures = 0
+    error = errno.EMFILE
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(self.error, os.strerror(self.error))
+        return super().accept()
+
+
+@pytest.fixture
+def exhausted() -> Iterator[Exhausted]:
+    with Exhausted() as listening:
+        listening.bind((LOCALHOST, 0))
+        listening.listen()
+        listening.setblocking(False)
+        yield listening
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+async def test_accepting_without_resources_pauses_and_logs_once_a_second(
+    make_protocol: MakeProtocol,
+    autojump_clock: MockClock,
+    exhausted: Exhausted,
+    error: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    exhausted.failures, exhausted.error = 40, error
+    async with open_place(make_protocol, echo, sockets=[exhausted]) as place, place.client() as client:
+        began = trio.current_time()
+        place.accept()
+        await client.send(GET)
+        while exhausted.failures:  # the clock jumps, and not beyond the next attempt
+            await trio.sleep(1)
+        seconds = trio.current_time() - began
+        assert 9 <= seconds <= 12
+    assert {line.message for line in caplog.records} == {"accept failed"}
+    assert seconds - 2 <= len(caplog.records) <= seconds + 1
+
+
+async def test_accepting_goes_on_when_descriptors_are_back(
+    make_protocol: MakeProtocol, caplog: pytest.LogCaptureFixture
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with open_place(make_protocol, echo) as place, place.client() as client:
+        await client.send(GET)
+        taken = [os.dup(0) for _ in range(20)]  # no gap is left below the highest
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, hard))
+            place.accept()
+            while not caplog.records:
+                await trio.sleep(0.01)
+            assert not place.listeners.connections
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for descriptor in taken:
+                os.close(descriptor)
+        assert (await client.answer()).status == 200
+    assert [line.message for line in caplog.records] == ["accept failed"]
+
+
+@pytest.mark.parametrize("error", [errno.ECONNABORTED, errno.EPROTO, errno.EPERM])
+async def test_connection_that_its_client_took_back_is_passed_over(
+    make_protocol: MakeProtocol, exhausted: Exhausted, error: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    exhausted.failures, exhausted.error = 3, error
+    async with open_place(make_protocol, echo, sockets=[exhausted]) as place, place.client() as client:
+        place.accept()
+        assert (await client.ask(GET)).status == 200
+    assert caplog.records == []
+
+
+# Clients that go away, or take nothing -------------------------------------------------------------------
+
+
+def reset(client: Client) -> None:
+    """Close so that the server gets a reset."""
+    stream = client.stream
+    if isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    assert isinstance(stream, trio.SocketStream)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+async def test_reset_while_the_answer_is_owed_cancels_the_request(
+    make_protocol: MakeProtocol, tls: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = Held()
+    async with open_place(make_protocol, held, tls=tls) as place, place.client() as client:
+        place.accept()
+        await client.send(GET)
+        await held.begun.wait()
+        reset(client)
+        await held.cancelled.wait()
+        await place.listeners.ended()
+    assert caplog.records == []
+
+
+async def test_client_that_only_shuts_its_side_down_is_not_taken_for_gone(
+    make_protocol: MakeProtocol,
+) -> None:
+    held = Held()
+    async with open_place(make_protocol, held) as place, place.client() as client:
+        place.accept()
+        await client.send(GET)
+        assert isinstance(client.stream, trio.SocketStream)
+        await client.stream.send_eof()
+        await held.begun.wait()
+        await trio.sleep(1.1)  # two sweeps
+        held.answer.set()
+        assert (await client.answer()).status == 200
+        assert not held.cancelled.is_set()
+
+
+async def test_client_that_takes_nothing_is_reset(make_protocol: MakeProtocol) -> None:
+    async def much(exchange: Connection) -> Response:
+        return Response(200, content=bytes(32 << 20))
+
+    timeouts = Timeouts(send_seconds=0.1)
+    async with open_place(make_protocol, much, timeouts=timeouts) as place, place.client() as client:
+        place.accept()
+        await client.send(GET)
+        while not place.listeners.connections:
+            await trio.sleep(0.01)
+        await place.listeners.ended()
+        with pytest.raises(trio.BrokenResourceError):
+            await client.rest()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+async def test_refusal_reaches_a_client_that_is_still_sending(make_protocol: MakeProtocol, tls: bool) -> None:
+    async def ignore(exchange: Connection) -> Response:
+        return Response(403)
+
+    async with open_place(make_protocol, ignore, tls=tls) as place, place.client() as client:
+        place.accept()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, request("POST /", content=bytes(8 << 20)))
+            answer = await client.answer()
+            assert (answer.status, answer.closes) == (403, True)
+        if not tls:  # where an end of the stream is not to be told from an attack
+            assert await client.rest() == b""
+
+
+async def test_request_that_has_come_as_its_deadline_passes_is_answered(make_protocol: MakeProtocol) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    connection = Connection(TCPStream(theirs), "peer", make_protocol(), echo, refuse, Timeouts())
+    with ours, trio.fail_after(HANGS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.serve)
+            for part in (GET[:10], GET[10:]):
+                await trio.testing.wait_all_tasks_blocked()
+                ours.sendall(part)
+                connection.expire()  # before the connection's task had its turn
+            await trio.testing.wait_all_tasks_blocked()
+            assert ours.recv(1000).startswith(b"HTTP/1.1 200 ")
+            nursery.cancel_scope.cancel()
+
+
+# Stopping ------------------------------------------------------------------------------------------------
+
+
+async def test_backlog_is_served_when_listening_ends(make_protocol: MakeProtocol) -> None:
+    async with open_place(make_protocol, echo) as place, contextlib.AsyncExitStack() as clients:
+        waiting = [await clients.enter_async_context(place.client()) for _ in range(20)]
+        for client in waiting:
+            await client.send(GET)
+        place.listeners.drain()
+        place.listeners.close(place.nursery)
+        for client in waiting:
+            answer = await client.answer()
+            assert (answer.status, answer.closes) == (200, True)
+        with pytest.raises(OSError, match="connect"):
+            await trio.open_tcp_stream(LOCALHOST, place.port)
+        await place.listeners.ended()
+
+
+async def test_drain_ends_with_an_answer_and_not_a_reset_where_more_was_pipelined(
+    make_protocol: MakeProtocol,
+) -> None:
+    held = Held()
+    async with open_place(make_protocol, held) as place, place.client() as client:
+        place.accept()
+        await client.send(3_000 * GET)  # more than one read, and less than the kernel holds
+        await held.begun.wait()
+        place.listeners.drain()
+        held.answer.set()
+        assert (await client.answer()).closes
+        assert await client.rest() == b""
+
+
+# Addresses -----------------------------------------------------------------------------------------------
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+async def test_ipv6_is_served(make_protocol: MakeProtocol) -> None:
+    peers = []
+
+    def connect(stream: ByteStream, peer: str) -> Connection:
+        peers.append(peer)
+        return Connection(stream, peer, make_protocol(), echo, refuse, Timeouts())
+
+    (listening,) = open_sockets("::1", 0)
+    with listening, trio.fail_after(HANGS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Listeners([listening], connect, most=1).accept, nursery)
+            async with await trio.open_tcp_stream("::1", listening.getsockname()[1]) as stream:
+                assert (await Client(stream).ask(GET)).status == 200
+            nursery.cancel_scope.cancel()
+    assert peers == ["::1"]
+
+
+def test_port_in_use_is_a_wrong_configuration() -> None:
+    (listening,) = open_sockets(LOCALHOST, 0)
+    with listening:
+        port = listening.getsockname()[1]
+        with pytest.raises(
+            ConfigError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"
+        ):
+            open_sockets(LOCALHOST, port)
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1", "a..b", "x" * 300])
+def test_address_that_is_not_ours_is_a_wrong_configuration(host: str) -> None:
+    with pytest.raises(ConfigError, match="cannot listen on"):
+        open_sockets(host, 0)
+
+
+# TLS -----------------------------------------------------------------------------------------------------
+
+
+async def test_tls_is_served(make_protocol: MakeProtocol) -> None:
+    async with open_place(make_protocol, echo, tls=True) as place, place.client() as client:
+        place.accept()
+        for target in ("/1", "/2"):
+            assert (await client.ask(request(f"GET {target}"))).content == target.encode()
+
+
+@pytest.mark.parametrize("sent", [GET, b"\x16\x03\x01", bytes(1000)], ids=["http", "cut short", "noise"])
+async def test_client_that_does_not_speak_tls_is_no_event(
+    make_protocol: MakeProtocol, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_place(make_protocol, echo, tls=True) as place:
+        place.accept()
+        async with await trio.open_tcp_stream(LOCALHOST, place.port) as stream:
+            await stream.send_all(sent)
+            await stream.send_eof()
+            with contextlib.suppress(trio.BrokenResourceError):
+                assert b"HTTP" not in await Client(stream).rest()
+        await place.listeners.ended()
+        async with place.client() as client:
+            assert (await client.ask(GET)).status == 200
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01"])
+async def test_tls_handshake_has_the_deadline_of_the_first_byte(
+    make_protocol: MakeProtocol, autojump_clock: MockClock, sent: bytes
+) -> None:
+    context = open_tls(HTTP(tls_certificate_file=str(CERTIFICATE), tls_key_file=str(CERTIFICATE)))
+    assert context is not None
+    client, server = trio.testing.memory_stream_pair()
+    stream = trio.SSLStream(server, context, server_side=True, https_compatible=True)
+    connection = Connection(stream, "peer", make_protocol(), echo, refuse, Timeouts())
+
+    def connect(stream: ByteStream, peer: str) -> Connection:
+        raise AssertionError("nothing is accepted here")
+
+    listeners = Listeners([], connect, most=1)
+    listeners.connections.add(connection)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listeners.sweep)
+        nursery.start_soon(connection.serve)
+        await client.send_all(sent)
+        began = trio.current_time()
+        await Client(client).rest()
+        assert Timeouts().head_seconds <= trio.current_time() - began <= Timeouts().head_seconds + 1
+        nursery.cancel_scope.cancel()
+
+
+def test_certificate_that_cannot_be_used_is_a_wrong_configuration(tmp_path: Path) -> None:
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("nonsense")
+    for file in (nonsense, tmp_path / "none.pem"):
+        with pytest.raises(ConfigError, match=file.name):
+            open_tls(HTTP(tls_certificate_file=str(file), tls_key_file=str(file)))
