@@ -28,8 +28,8 @@ from ingest.config import read_files
 from ingest.errors import ConfigError
 from ingest.http.listeners import open_tls
 from ingest.kafka import devbroker
+from ingest.kafka.client import check_settings
 from ingest.kafka.consumer import ConsumedRecord, open_topic
-from ingest.kafka.producer import check_settings
 from ingest.loading import as_toml, load
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 Defaults live here and nowhere else.  A `Config` that exists is right: whoever builds one, from Python
 or through `ingest.loading`, gets a `ConfigError` that names the option, its value and what would be
 right.  Files, the environment and flags are `ingest.loading`'s; what librdkafka thinks of its own
-settings is asked by `ingest.kafka.producer`.  No trio, and nothing of a request.
+settings is asked by `ingest.kafka.client`.  No trio, and nothing of a request.
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ def configure(format: Literal["text", "json"]) -> None:  # noqa: A002  # the opt
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # Each of its lines is one attempt to connect; what matters of them is logged as "kafka error".
+    logging.getLogger("ingest.librdkafka").setLevel(logging.CRITICAL)
 
 
 def _head(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -1,7 +1,7 @@
 """KafkaProducer: a bounded channel, librdkafka, and the delivery reports back.
 
-Everything but two functions runs in the Trio thread: `_hand_over` enqueues a batch and `_poll` serves
-librdkafka's callbacks, each in a worker thread of its own, one call at a time.  There are no locks.
+All of it runs in the Trio thread.  What runs in worker threads is `ingest.kafka.client`'s: one hands a
+batch over, another polls, each one call at a time.  There are no locks.
 """
 
 from __future__ import annotations
@@ -11,25 +11,22 @@ import functools
 import logging
 import math
 import operator
-import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 import trio
-from confluent_kafka import KafkaError, KafkaException, Message
-from confluent_kafka import Producer as Client
+from confluent_kafka import KafkaError
 from trio_util import AsyncValue, periodic
 
 from ingest import producer as seam
 from ingest.budget import Budget, Hold
-from ingest.errors import BadRequest, ConfigError, DeliveryUnknown, IngestError, Overloaded
-from ingest.kafka.reports import delivery_error, refusal
+from ingest.errors import DeliveryUnknown, Overloaded
+from ingest.kafka.client import KafkaClient
 from ingest.kafka.topics import Topics
 from ingest.producer import Delivery, Ledger
-from ingest.records import DeliveryReport, Receipt, Record
+from ingest.records import DeliveryReport, Record
 
 log = logging.getLogger(__name__)
-librdkafka_log = logging.getLogger("ingest.librdkafka")
 
 CHANNEL_DELIVERIES = 16_384
 """Deliveries that can wait in the channel; their bytes are on the budget."""
@@ -39,29 +36,10 @@ POLL_SECONDS = 0.1
 """How long the poll thread waits for a report: what ending it takes at the most."""
 SWEEP_SECONDS = 0.25
 """How late an answer's deadline can be noticed."""
+REPEAT_SECONDS = 10.0
+"""How long an error of librdkafka's that repeats is logged only once."""
 PURGE_SECONDS = 2.0
 """How long librdkafka has to report on what was purged."""
-
-
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Let librdkafka check its settings.
-
-    Raises `ConfigError` with librdkafka's words, which name the property.
-    """
-    open_client(settings)
-
-
-def open_client(settings: Mapping[str, Any]) -> Client:
-    """A librdkafka producer with `settings`; connects in the background.
-
-    Raises `ConfigError` where librdkafka refuses a setting.
-    """
-    try:
-        return Client(dict(settings), logger=librdkafka_log)
-    except KafkaException as error:
-        raise ConfigError(f"[kafka] {error.args[0].str()}") from None
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"[kafka] {error}") from None
 
 
 class KafkaProducer:
@@ -80,12 +58,10 @@ class KafkaProducer:
         topics: Collection[str],
     ) -> None:
         self.ledger = Ledger()
-        self._errors: list[KafkaError] = []  # written by the poll thread alone
-        self._settings: dict[str, Any] = {**settings, "error_cb": self._errors.append}
+        self._settings = dict(settings)
         self._budget = budget
         self._answer_seconds = answer_seconds
-        # The mock cluster reports 1234 as the time of every record, so records carry our own time there.
-        self._stamps = inside
+        self._inside = inside
         # Three threads at the most: one hands over, one polls, one asks for metadata.
         self._limiter = trio.CapacityLimiter(3)
         self.topics = Topics(
@@ -97,12 +73,12 @@ class KafkaProducer:
             describe=not inside,
             limiter=self._limiter,
         )
-        self._client = open_client(self._settings)
+        self._client = KafkaClient(settings, stamps=inside)
         self._into_channel, self._from_channel = trio.open_memory_channel[Delivery](CHANNEL_DELIVERIES)
         self._waiting: dict[Delivery, None] = {}  # in order of their deadlines, until answered
         self._late: dict[Delivery, None] = {}  # answered at their deadline, and not reported yet
-        self._arrived: list[tuple[Delivery, int, DeliveryReport]] = []  # the poll thread's, until it returns
         self._rounds: AsyncValue[int] = AsyncValue(0)  # counts up whenever records got their reports
+        self._told: dict[str, float] = {}  # when each kind of error was logged last
         self._draining = False
 
     # The Producer protocol ------------------------------------------------------------------------
@@ -199,14 +175,14 @@ class KafkaProducer:
                 while records < BATCH_RECORDS:
                     batch.append(self._from_channel.receive_nowait())
                     records += len(batch[-1].records)
-            if self.topics.batch_bytes is not None and self.topics.batch_bytes < self._batch_bytes():
+            if self.topics.batch_bytes is not None and self.topics.batch_bytes < self._client.batch_bytes:
                 await self._lower_batch_size(self.topics.batch_bytes)
             while batch:
                 rounds = self._rounds.value
                 for delivery in batch:
                     delivery.busy = True
                 complete, refused = await trio.to_thread.run_sync(
-                    self._hand_over, batch, limiter=self._limiter
+                    self._client.hand_over, batch, limiter=self._limiter
                 )
                 for delivery in batch:
                     delivery.rest()
@@ -221,75 +197,24 @@ class KafkaProducer:
                 await self._rounds.wait_value(functools.partial(operator.ne, rounds))
                 batch = [delivery for delivery in batch if delivery.handed < len(delivery.records)]
 
-    def _hand_over(self, batch: list[Delivery]) -> tuple[bool, list[tuple[Delivery, int, IngestError]]]:
-        """Enqueue what the batch still has; in a thread.  False means that librdkafka's queue is full."""
-        refused: list[tuple[Delivery, int, IngestError]] = []
-        produce = self._client.produce
-        for delivery in batch:
-            records = delivery.records
-            for index in range(delivery.handed, len(records)):
-                record = records[index]
-                stamp = record.timestamp or 0
-                if self._stamps and not stamp:
-                    stamp = time.time_ns() // 1_000_000
-                try:
-                    produce(
-                        record.topic,
-                        record.value,
-                        record.key,
-                        -1 if record.partition is None else record.partition,
-                        functools.partial(
-                            self._on_delivery, delivery, index, stamp if self._stamps else None
-                        ),
-                        timestamp=stamp,
-                        headers=list(record.headers) if record.headers else None,
-                    )
-                except BufferError:
-                    return False, refused
-                except KafkaException as error:
-                    refused.append((delivery, index, refusal(error.args[0])))
-                except (TypeError, ValueError, OverflowError) as error:
-                    refused.append((delivery, index, BadRequest(f"librdkafka refused the record: {error}")))
-                delivery.handed = index + 1
-        return True, refused
-
-    def _on_delivery(
-        self, delivery: Delivery, index: int, stamp: int | None, error: KafkaError | None, message: Message
-    ) -> None:
-        report: DeliveryReport
-        if error is not None:
-            report = delivery_error(error)
-        else:
-            kind, timestamp = message.timestamp()
-            report = Receipt(
-                delivery.records[index].topic,
-                message.partition() or 0,
-                message.offset() or 0,
-                stamp if stamp is not None else timestamp if kind else None,
-            )
-        self._arrived.append((delivery, index, report))
-
     async def _collect(self) -> None:
         while True:
-            arrived, errors = await trio.to_thread.run_sync(self._poll, limiter=self._limiter)
-            for delivery, index, report in arrived:
+            poll = functools.partial(self._client.poll, POLL_SECONDS, flush=self._draining)
+            arrived = await trio.to_thread.run_sync(poll, limiter=self._limiter)
+            for delivery, index, report in arrived.reports:
                 delivery.settle(index, report)
-            for error in errors:
-                log.warning("kafka error", extra={"code": error.name(), "error": error.str()})
-                self.topics.doubt()
-            if arrived:
+            for error in arrived.errors:
+                self._note_error(error)
+            if arrived.reports:
                 self._rounds.value += 1
 
-    def _poll(self) -> tuple[list[tuple[Delivery, int, DeliveryReport]], list[KafkaError]]:
-        """Serve callbacks for up to `POLL_SECONDS`; in a thread.  Nobody else may poll or flush."""
-        if self._draining and len(self._client):
-            self._client.flush(POLL_SECONDS)  # as poll, and does not wait for linger.ms
-        else:
-            self._client.poll(POLL_SECONDS)
-        arrived, self._arrived = self._arrived, []
-        errors = self._errors.copy()
-        self._errors.clear()
-        return arrived, errors
+    def _note_error(self, error: KafkaError) -> None:
+        """What librdkafka says of its connections, several times a second while brokers are down."""
+        now = trio.current_time()
+        if now - self._told.get(error.name(), -math.inf) >= REPEAT_SECONDS:
+            self._told[error.name()] = now
+            log.warning("kafka error", extra={"code": error.name(), "error": error.str()})
+        self.topics.doubt()
 
     async def _sweep(self) -> None:
         withdrawn = Overloaded("Kafka took nothing in time; the record was withdrawn")
@@ -314,9 +239,6 @@ class KafkaProducer:
 
     # Replacing the client ---------------------------------------------------------------------------
 
-    def _batch_bytes(self) -> int:
-        return int(self._settings.get("batch.size", 1_000_000))
-
     async def _lower_batch_size(self, batch_bytes: int) -> None:
         """Go on with a client whose batches fit a topic's max.message.bytes.
 
@@ -328,7 +250,8 @@ class KafkaProducer:
             with trio.move_on_after(POLL_SECONDS):
                 await self._rounds.wait_transition()
         self._settings["batch.size"] = batch_bytes
-        self._client = await trio.to_thread.run_sync(open_client, self._settings, limiter=self._limiter)
+        make = functools.partial(KafkaClient, self._settings, stamps=self._inside)
+        self._client = await trio.to_thread.run_sync(make, limiter=self._limiter)
 
     def _give_up(self) -> None:
         """Report what librdkafka did not report in time as unknown; after every task has ended."""

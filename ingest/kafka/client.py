@@ -1,0 +1,136 @@
+"""What this service asks of librdkafka: to take records, to report on them, and to give up.
+
+`KafkaClient`'s methods run in worker threads of `ingest.kafka.producer`'s, which sees to it that at most
+one hands over and one polls at a time.  Nothing here waits for anything but librdkafka.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import Producer as Handle
+
+from ingest.errors import BadRequest, ConfigError, IngestError
+from ingest.kafka.reports import delivery_error, refusal
+from ingest.producer import Delivery
+from ingest.records import DeliveryReport, Receipt
+
+BATCH_BYTES = 1_000_000
+"""librdkafka's own default of batch.size."""
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Let librdkafka check its settings.
+
+    Raises `ConfigError` with librdkafka's words, which name the property.
+    """
+    KafkaClient(settings, stamps=False)
+
+
+class Arrived(NamedTuple):
+    """What one call of `KafkaClient.poll` brought."""
+
+    reports: list[tuple[Delivery, int, DeliveryReport]]
+    errors: list[KafkaError]
+    """What librdkafka says of its connections, and of itself."""
+
+
+class KafkaClient:
+    """A librdkafka producer; connects in the background from its making on."""
+
+    def __init__(self, settings: Mapping[str, Any], *, stamps: bool) -> None:
+        """`stamps` gives records without a timestamp one of ours, and reports it.
+
+        librdkafka's mock cluster reports 1234 as the time of every record.  Raises `ConfigError` where
+        librdkafka refuses a setting.
+        """
+        self._stamps = stamps
+        # Both are written by callbacks, so only while the poll thread polls.
+        self._reports: list[tuple[Delivery, int, DeliveryReport]] = []
+        self._errors: list[KafkaError] = []
+        try:
+            self._handle = Handle(
+                {**settings, "error_cb": self._errors.append}, logger=logging.getLogger("ingest.librdkafka")
+            )
+        except KafkaException as error:
+            raise ConfigError(f"[kafka] {error.args[0].str()}") from None
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"[kafka] {error}") from None
+        self.batch_bytes = int(settings.get("batch.size", BATCH_BYTES))
+        """The most bytes of one batch of records."""
+
+    def __len__(self) -> int:
+        """Records without a report, and events that nobody has polled yet."""
+        return len(self._handle)
+
+    def purge(self) -> None:
+        """Give up every record that librdkafka has; `poll` brings a report of each."""
+        self._handle.purge()
+
+    def hand_over(self, batch: list[Delivery]) -> tuple[bool, list[tuple[Delivery, int, IngestError]]]:
+        """Enqueue what the batch still has.
+
+        Returns whether that was all of it (else librdkafka's queue is full), and which records `produce()`
+        refused.
+        """
+        refused: list[tuple[Delivery, int, IngestError]] = []
+        produce = self._handle.produce
+        for delivery in batch:
+            records = delivery.records
+            for index in range(delivery.handed, len(records)):
+                record = records[index]
+                stamp = record.timestamp or 0
+                if self._stamps and not stamp:
+                    stamp = time.time_ns() // 1_000_000
+                try:
+                    produce(
+                        record.topic,
+                        record.value,
+                        record.key,
+                        -1 if record.partition is None else record.partition,
+                        functools.partial(
+                            self._on_delivery, delivery, index, stamp if self._stamps else None
+                        ),
+                        timestamp=stamp,
+                        headers=list(record.headers) if record.headers else None,
+                    )
+                except BufferError:
+                    return False, refused
+                except KafkaException as error:
+                    refused.append((delivery, index, refusal(error.args[0])))
+                except (TypeError, ValueError, OverflowError) as error:
+                    refused.append((delivery, index, BadRequest(f"librdkafka refused the record: {error}")))
+                delivery.handed = index + 1
+        return True, refused
+
+    def _on_delivery(
+        self, delivery: Delivery, index: int, stamp: int | None, error: KafkaError | None, message: Message
+    ) -> None:
+        report: DeliveryReport
+        if error is not None:
+            report = delivery_error(error)
+        else:
+            kind, timestamp = message.timestamp()
+            report = Receipt(
+                delivery.records[index].topic,
+                message.partition() or 0,
+                message.offset() or 0,
+                stamp if stamp is not None else timestamp if kind else None,
+            )
+        self._reports.append((delivery, index, report))
+
+    def poll(self, seconds: float, *, flush: bool) -> Arrived:
+        """Serve callbacks until some come, at most `seconds`; `flush` does not wait for linger.ms."""
+        if flush and len(self._handle):
+            self._handle.flush(seconds)
+        else:
+            self._handle.poll(seconds)
+        arrived = Arrived(self._reports.copy(), self._errors.copy())
+        self._reports.clear()
+        self._errors.clear()
+        return arrived
