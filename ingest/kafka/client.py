@@ -126,10 +126,14 @@ class KafkaClient:
 
     def poll(self, seconds: float, *, flush: bool) -> Arrived:
         """Serve callbacks until some come, at most `seconds`; `flush` does not wait for linger.ms."""
-        if flush and len(self._handle):
-            self._handle.flush(seconds)
-        else:
-            self._handle.poll(seconds)
+        try:
+            if flush and len(self._handle):
+                self._handle.flush(seconds)
+            else:
+                self._handle.poll(seconds)
+        except KafkaException as error:
+            # A fatal error is raised here, and not given to error_cb.
+            self._errors.append(error.args[0])
         arrived = Arrived(self._reports.copy(), self._errors.copy())
         self._reports.clear()
         self._errors.clear()

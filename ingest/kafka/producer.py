@@ -78,6 +78,7 @@ class KafkaProducer:
         self._waiting: dict[Delivery, None] = {}  # in order of their deadlines, until answered
         self._late: dict[Delivery, None] = {}  # answered at their deadline, and not reported yet
         self._rounds: AsyncValue[int] = AsyncValue(0)  # counts up whenever records got their reports
+        self._failed = False  # the client said so, for good
         self._told: dict[str, float] = {}  # when each kind of error was logged last
         self._draining = False
 
@@ -175,8 +176,7 @@ class KafkaProducer:
                 while records < BATCH_RECORDS:
                     batch.append(self._from_channel.receive_nowait())
                     records += len(batch[-1].records)
-            if self.topics.batch_bytes is not None and self.topics.batch_bytes < self._client.batch_bytes:
-                await self._lower_batch_size(self.topics.batch_bytes)
+            await self._keep_client_fit()
             while batch:
                 rounds = self._rounds.value
                 for delivery in batch:
@@ -205,6 +205,9 @@ class KafkaProducer:
                 delivery.settle(index, report)
             for error in arrived.errors:
                 self._note_error(error)
+                if error.fatal() and not self._failed:
+                    self._failed = True
+                    await trio.to_thread.run_sync(self._client.purge, limiter=self._limiter)
             if arrived.reports:
                 self._rounds.value += 1
 
@@ -239,19 +242,28 @@ class KafkaProducer:
 
     # Replacing the client ---------------------------------------------------------------------------
 
-    async def _lower_batch_size(self, batch_bytes: int) -> None:
-        """Go on with a client whose batches fit a topic's max.message.bytes.
+    async def _keep_client_fit(self) -> None:
+        """Replace a client that failed for good, or whose batches are too large for a topic in use.
 
-        librdkafka does not split a batch that a broker refuses, so each record in it would fail.  The old
-        client is emptied first, which keeps the order of records.
+        An idempotent producer can fail (KIP-360 heals most of that, not all).  librdkafka does not split a
+        batch that a broker refuses for its size, so each record in it would fail.
         """
-        log.info("batch size lowered", extra={"batch_bytes": batch_bytes})
-        while len(self._client):  # which counts events other than reports too
-            with trio.move_on_after(POLL_SECONDS):
-                await self._rounds.wait_transition()
-        self._settings["batch.size"] = batch_bytes
+        batch_bytes = self.topics.batch_bytes
+        if batch_bytes is not None and batch_bytes < self._client.batch_bytes:
+            log.info("batch size lowered", extra={"batch_bytes": batch_bytes})
+            self._settings["batch.size"] = batch_bytes
+        elif not self._failed:
+            return
+        # The old client is emptied first, which keeps the order of records; a failed one was purged.
+        with trio.move_on_after(self._answer_seconds):
+            while len(self._client):  # which counts events other than reports too
+                with trio.move_on_after(POLL_SECONDS):
+                    await self._rounds.wait_transition()
         make = functools.partial(KafkaClient, self._settings, stamps=self._inside)
         self._client = await trio.to_thread.run_sync(make, limiter=self._limiter)
+        if self._failed:
+            self._failed = False
+            log.warning("kafka producer replaced")
 
     def _give_up(self) -> None:
         """Report what librdkafka did not report in time as unknown; after every task has ended."""
