@@ -75,9 +75,10 @@ class IngestProcess:
                 return {name: float(value) for name, value in pairs}
         return {}
 
-    def resident_bytes(self) -> int:
+    def most_resident_bytes(self) -> int:
+        """The most memory it has had in RAM so far."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        found = re.search(r"VmHWM:\s+(\d+) kB", status)
         assert found is not None
         return int(found[1]) * 1024
 
@@ -86,8 +87,9 @@ class IngestProcess:
 async def open_ingest(*arguments: str, environ: Mapping[str, str] = {}) -> AsyncIterator[IngestProcess]:
     """Run `ingest serve` on a free port; killed at the end if it still runs."""
     command = [sys.executable, "-m", "ingest", "serve", "--port", "0", *arguments]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
     process = await trio.lowlevel.open_process(
-        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **environ}
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**clean, **environ}
     )
     async with trio.open_nursery() as nursery:
         server = IngestProcess(process)
@@ -95,6 +97,7 @@ async def open_ingest(*arguments: str, environ: Mapping[str, str] = {}) -> Async
         try:
             await server.listening()
             yield server
+            assert not any("Traceback" in line for line in server.log), server.log
         finally:
             if process.poll() is None:
                 process.kill()

@@ -23,6 +23,7 @@ from tests.broker.kafka_server import RealKafka, StoredRecord
 from tests.client import Client, request
 
 FLIGHTS = 336_776
+WITHOUT_TAIL_NUMBER = 2_512
 SINGLE_REQUESTS = 20_000
 LINES = 400
 CONNECTIONS = 8
@@ -45,18 +46,23 @@ def read_flights() -> Iterator[Flight]:
     archive = zipfile.ZipFile(Path(spec.submodule_search_locations[0], "data", "flights.csv.zip"))
     with archive, archive.open("flights.csv") as table:
         for number, row in enumerate(csv.DictReader(io.TextIOWrapper(table))):
-            tail = row["tailnum"] or None
-            named = {name: value for name, value in row.items() if name and value}
-            value = json.dumps({"row": number, **named}, separators=(",", ":")).encode()
-            yield Flight(number, tail, value)
+            told = {name: value for name, value in row.items() if name and value != "NA"}
+            value = json.dumps({"row": number, **told}, separators=(",", ":")).encode()
+            yield Flight(number, told.get("tailnum"), value)
 
 
 class Sender:
     """One connection's share of the flights, sent in order; all flights of one key are in one share."""
 
     def __init__(self, flights: list[Flight], singles: int, topic: str, progress: Progress) -> None:
-        self.requests = [[flight] for flight in flights[:singles]]
-        self.requests += [flights[at : at + LINES] for at in range(singles, len(flights), LINES)]
+        # Single requests between the batches, so that whatever happens meets both.
+        batches = -(-(len(flights) - singles) // LINES)
+        self.requests = []
+        rest = iter(flights)
+        for batch in range(batches):
+            for _ in range(singles * batch // batches, singles * (batch + 1) // batches):
+                self.requests.append([next(rest)])
+            self.requests.append(list(itertools.islice(rest, LINES)))
         self.answered: list[Flight] = []
         self.unanswered = 0
         self._topic = topic
@@ -178,6 +184,7 @@ async def test_every_flight_is_in_the_topic_once_and_in_order_across_a_restart(
     at = {(record.partition, record.offset): record.value for record in stored}
     assert len(progress.receipts) >= SINGLE_REQUESTS
     assert all(at[where] == value for where, value in progress.receipts.items())
+    assert sum(record.key is None for record in stored) == WITHOUT_TAIL_NUMBER
     check_order(flights, stored)
 
 
