@@ -36,9 +36,11 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Every test that needs no Kafka; arguments go to pytest."""
     session.install("-e", ".[fast,test]")
+    session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     if not session.posargs:
-        session.run("coverage", "report", "--skip-covered", silent=False)
+        session.run("coverage", "combine", "--quiet")
+        session.run("coverage", "report")
 
 
 @nox.session

@@ -39,7 +39,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         if self.key is not None:
             size += len(self.key)
         for name, value in self.headers:
-            size += len(name.encode()) + (len(value) if value is not None else 0)
+            size += len(name.encode(errors="surrogatepass")) + (len(value) if value is not None else 0)
         return size
 
     def cost(self) -> int:

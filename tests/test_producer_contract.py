@@ -48,7 +48,7 @@ class Running:
     async def settled(self) -> None:
         """Wait until nothing is pending."""
         with trio.fail_after(10):
-            while self.producer.ledger.pending:
+            while self.producer.ledger.pending:  # noqa: ASYNC110
                 await trio.sleep(0.01)
 
 
@@ -305,12 +305,8 @@ async def test_draining_gives_up_at_its_deadline(stalled: AbstractAsyncContextMa
             await running.producer.drain(trio.current_time() + 0.1)
         ledger = running.producer.ledger
         assert ledger.accepted == ledger.failed + ledger.unknown == 2
-        reports = await delivery.wait()
-        assert [type(report) for report in reports] == [
-            Draining if report.outcome.value == "not_written" else DeliveryUnknown
-            for report in reports
-            if not isinstance(report, Receipt)
-        ]
+        for report in await delivery.wait():
+            assert isinstance(report, Draining | DeliveryUnknown)
         assert running.budget.held_bytes == 0
 
 

@@ -87,7 +87,12 @@ class KafkaClient:
                 stamp = record.timestamp or 0
                 if self._stamps and not stamp:
                     stamp = time.time_ns() // 1_000_000
+                headers: list[tuple[str, str | bytes | None]] | None = None
                 try:
+                    if record.headers:
+                        headers = [*record.headers]
+                        # confluent-kafka (2.16) brings the process down for a name that UTF-8 cannot write.
+                        "".join([name for name, _ in headers]).encode()
                     produce(
                         record.topic,
                         record.value,
@@ -97,7 +102,7 @@ class KafkaClient:
                             self._on_delivery, delivery, index, stamp if self._stamps else None
                         ),
                         timestamp=stamp,
-                        headers=list(record.headers) if record.headers else None,
+                        headers=headers,
                     )
                 except BufferError:
                     return False, refused

@@ -199,15 +199,16 @@ class KafkaProducer:
 
     async def _collect(self) -> None:
         while True:
-            poll = functools.partial(self._client.poll, POLL_SECONDS, flush=self._draining)
+            client = self._client
+            poll = functools.partial(client.poll, POLL_SECONDS, flush=self._draining)
             arrived = await trio.to_thread.run_sync(poll, limiter=self._limiter)
             for delivery, index, report in arrived.reports:
                 delivery.settle(index, report)
             for error in arrived.errors:
                 self._note_error(error)
-                if error.fatal() and not self._failed:
+                if error.fatal() and not self._failed and client is self._client:
                     self._failed = True
-                    await trio.to_thread.run_sync(self._client.purge, limiter=self._limiter)
+                    await trio.to_thread.run_sync(client.purge, limiter=self._limiter)
             if arrived.reports:
                 self._rounds.value += 1
 

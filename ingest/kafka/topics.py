@@ -145,10 +145,9 @@ class Topics:
             self._doubted = False
             asked = frozenset(self._asked)
             known = self._expected | asked | self._limits.keys()
-            try:
-                answer = await trio.to_thread.run_sync(self._ask, known, limiter=self._limiter)
-            except KafkaException as error:
-                self._note_failure(error.args[0])
+            answer = await trio.to_thread.run_sync(self._ask, known, limiter=self._limiter)
+            if isinstance(answer, KafkaError):
+                self._note_failure(answer)
                 pause = LIST_SECONDS
             else:
                 self._note(answer)
@@ -185,8 +184,19 @@ class Topics:
                 log.warning("kafka unreachable", extra={"error": error.str()})
             self._down = error.str()
 
-    def _ask(self, names: frozenset[str]) -> ClusterTopics:
-        """One look at the cluster, in a thread.  Raises `KafkaException`."""
+    def _ask(self, names: frozenset[str]) -> ClusterTopics | KafkaError:
+        """One look at the cluster, in a thread.
+
+        What goes wrong is returned: raised through Trio, its traceback would keep the client, and with it
+        librdkafka's threads, until some garbage collection.
+        """
+        try:
+            return self._look(names)
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            return reason
+
+    def _look(self, names: frozenset[str]) -> ClusterTopics:
         if self._admin is None:
             # A client of its own: its connection is warm when a topic is to be described, and a slow look
             # at the cluster holds up no record.

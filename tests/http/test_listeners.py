@@ -29,13 +29,12 @@ from tests.client import Client, request
 
 LOCALHOST = "127.0.0.1"
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
-"""A self-signed certificate of localhost and its key; made with openssl, and good until 2126."""
+"""A self-signed certificate of localhost and its key; made with openssl, good from 2024 to 2123."""
 HANGS = 20.0
 
 GET = request("GET /")
 
 MakeProtocol = Callable[[], HTTPProtocol]
-MakeStream = Callable[[], "trio.abc.Stream"]
 
 
 def refuse(error: IngestError) -> Response:
@@ -188,17 +187,21 @@ class Exhausted(socket.socket):
 
     failures = 0
     error = errno.EMFILE
+    accepted: trio.Event
 
     def accept(self) -> tuple[socket.socket, object]:
         if self.failures:
             self.failures -= 1
             raise OSError(self.error, os.strerror(self.error))
-        return super().accept()
+        accepted = super().accept()
+        self.accepted.set()
+        return accepted
 
 
 @pytest.fixture
 def exhausted() -> Iterator[Exhausted]:
     with Exhausted() as listening:
+        listening.accepted = trio.Event()
         listening.bind((LOCALHOST, 0))
         listening.listen()
         listening.setblocking(False)
@@ -218,8 +221,7 @@ async def test_accepting_without_resources_pauses_and_logs_once_a_second(
         began = trio.current_time()
         place.accept()
         await client.send(GET)
-        while exhausted.failures:  # the clock jumps, and not beyond the next attempt
-            await trio.sleep(1)
+        await exhausted.accepted.wait()  # the clock jumps from attempt to attempt
         seconds = trio.current_time() - began
         assert 9 <= seconds <= 12
     assert {line.message for line in caplog.records} == {"accept failed"}
@@ -236,8 +238,8 @@ async def test_accepting_goes_on_when_descriptors_are_back(
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, hard))
             place.accept()
-            while not caplog.records:
-                await trio.sleep(0.01)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(caplog.records) == 1
             assert not place.listeners.connections
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -287,7 +289,7 @@ async def test_reset_while_the_answer_is_owed_cancels_the_request(
 
 
 async def test_client_that_only_shuts_its_side_down_is_not_taken_for_gone(
-    make_protocol: MakeProtocol,
+    make_protocol: MakeProtocol, autojump_clock: MockClock
 ) -> None:
     held = Held()
     async with open_place(make_protocol, held) as place, place.client() as client:
@@ -296,7 +298,7 @@ async def test_client_that_only_shuts_its_side_down_is_not_taken_for_gone(
         assert isinstance(client.stream, trio.SocketStream)
         await client.stream.send_eof()
         await held.begun.wait()
-        await trio.sleep(1.1)  # two sweeps
+        await trio.sleep(2)  # some sweeps, as the clock jumps
         held.answer.set()
         assert (await client.answer()).status == 200
         assert not held.cancelled.is_set()
@@ -310,8 +312,7 @@ async def test_client_that_takes_nothing_is_reset(make_protocol: MakeProtocol) -
     async with open_place(make_protocol, much, timeouts=timeouts) as place, place.client() as client:
         place.accept()
         await client.send(GET)
-        while not place.listeners.connections:
-            await trio.sleep(0.01)
+        await trio.testing.wait_all_tasks_blocked()
         await place.listeners.ended()
         with pytest.raises(trio.BrokenResourceError):
             await client.rest()

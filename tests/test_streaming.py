@@ -1,0 +1,475 @@
+"""NDJSON over HTTP: many records a request, produced as their lines come, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from ingest.budget import Hold
+from ingest.config import Config, Limits, Route, Timeouts
+from ingest.errors import (
+    DeliveryUnknown,
+    Draining,
+    IngestError,
+    KafkaUnavailable,
+    Overloaded,
+    RecordRefused,
+    UnknownPartition,
+)
+from ingest.producer import Delivery
+from ingest.records import DeliveryReport, Record
+from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
+from tests.client import Answer, chunk, request
+from tests.exchange import open_exchanges
+
+LINES = "Content-Type: application/x-ndjson"
+CHUNKED = "Transfer-Encoding: chunked"
+OPEN = request("POST /", LINES, CHUNKED)
+OPEN_OFFSETS = request("POST /?offsets=true", LINES, CHUNKED)
+
+SMALL = Config(limits=Limits(request_bytes=100_000, record_bytes=100_000, held_bytes=1_000_000))
+
+
+class ChoosyProducer(MemoryProducer):
+    """Reports what a record's value names: `{"report": "unknown"}`."""
+
+    errors: dict[str, IngestError] = {  # noqa: RUF012
+        "unknown": DeliveryUnknown("no report came in time"),
+        "refused": RecordRefused("a broker refused the record"),
+        "partition": UnknownPartition("there is no such partition"),
+        "down": KafkaUnavailable("all brokers are down"),
+    }
+
+    def _report(self, record: Record) -> DeliveryReport:
+        assert record.value is not None
+        error = self.errors.get(json.loads(record.value)["report"])
+        return error or super()._report(record)
+
+
+class ShortProducer(MemoryProducer):
+    """Takes some batches, and then nothing new."""
+
+    def __init__(self, batches: int, error: IngestError) -> None:
+        super().__init__()
+        self._left = batches
+        self._error = error
+
+    async def submit(self, records: Any, *, hold: Hold | None = None, wait_seconds: float = 0) -> Delivery:
+        if not self._left:
+            if hold is not None:
+                hold.release()
+            raise self._error
+        self._left -= 1
+        return await super().submit(records, hold=hold, wait_seconds=wait_seconds)
+
+
+def post(*lines: bytes, target: str = "/", fields: tuple[str, ...] = ()) -> bytes:
+    return request(f"POST {target}", LINES, *fields, content=b"".join(line + b"\n" for line in lines))
+
+
+def reports(*names: str) -> bytes:
+    return post(*(json.dumps({"report": name}).encode() for name in names))
+
+
+def line_of(result: dict[str, Any]) -> tuple[int, int, str]:
+    return result["line"], result["error_code"], result["outcome"]
+
+
+# Answers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("media_type", ["application/x-ndjson", "application/jsonl; charset=utf-8"])
+async def test_each_line_becomes_a_record(media_type: str) -> None:
+    producer = MemoryProducer()
+    content = b'{"a":1}\r\n\n  \n[2]\n"no newline"'
+    async with open_exchanges(producer) as exchanges:
+        asked = request("POST /?key=k", f"Content-Type: {media_type}", "Kafka-Header-H: v", content=content)
+        answer = await exchanges.ask(asked)
+    assert (answer.status, answer.json) == (200, {"accepted": 3, "failed": 0})
+    headers = (("h", b"v"),)
+    assert producer.records == [
+        Record("events", value, b"k", headers) for value in (b'{"a":1}', b"[2]", b'"no newline"')
+    ]
+
+
+async def test_lines_keep_their_order_however_they_are_cut() -> None:
+    producer = MemoryProducer()
+    lines = [b'{"n":%d}' % n for n in range(5000)]
+    content = b"\n".join(lines)
+    async with open_exchanges(producer) as exchanges:
+        client = exchanges.connect()
+        await client.send(OPEN)
+        for at in range(0, len(content), 777):
+            await client.send(chunk(content[at : at + 777]))
+            await trio.lowlevel.checkpoint()
+        assert (await client.ask(chunk(b""))).json == {"accepted": 5000, "failed": 0}
+    assert [record.value for record in producer.records] == lines
+
+
+async def test_line_that_is_not_json_fails_alone() -> None:
+    producer = MemoryProducer()
+    async with open_exchanges(producer) as exchanges:
+        answer = await exchanges.ask(post(b'{"a":1}', b"{]", b"3"))
+    body = answer.json
+    assert (answer.status, body["accepted"], body["failed"]) == (207, 2, 1)
+    assert [line_of(result) for result in body["results"]] == [(2, 42206, "not_written")]
+    assert [record.value for record in producer.records] == [b'{"a":1}', b"3"]
+
+
+async def test_line_without_its_key_fails_alone() -> None:
+    producer = MemoryProducer()
+    async with open_exchanges(producer) as exchanges:
+        answer = await exchanges.ask(post(b'{"k":"a"}', b"{}", target="/?key_field=k"))
+    assert (answer.status, line_of(answer.json["results"][0])) == (207, (2, 42206, "not_written"))
+    assert [record.key for record in producer.records] == [b"a"]
+
+
+async def test_line_too_long_fails_alone_and_names_the_limit() -> None:
+    async with open_exchanges(MemoryProducer(record_bytes=1000)) as exchanges:
+        answer = await exchanges.ask(post(b"1", b'"' + bytes(200_000) + b'"', b"3"))
+    assert (answer.status, answer.json["accepted"]) == (207, 2)
+    assert line_of(answer.json["results"][0]) == (2, 413, "not_written")
+    assert "limits.record_bytes" in answer.json["results"][0]["message"]
+
+
+async def test_lines_are_passed_on_unread_where_the_client_says_so() -> None:
+    producer = MemoryProducer()
+    async with open_exchanges(producer) as exchanges:
+        answer = await exchanges.ask(post(b"not JSON", b"\xff", target="/?validate=false"))
+    assert answer.status == 200
+    assert [record.value for record in producer.records] == [b"not JSON", b"\xff"]
+
+
+async def test_no_lines_are_no_failure() -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        assert (await exchanges.ask(post())).json == {"accepted": 0, "failed": 0}
+
+
+async def test_at_most_100_failures_are_listed_and_the_rest_is_counted() -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        answer = await exchanges.ask(post(b"1", *(3000 * [b"{"])))
+    assert (answer.json["accepted"], answer.json["failed"]) == (1, 3000)
+    assert [result["line"] for result in answer.json["results"]] == list(range(2, 102))
+
+
+@pytest.mark.parametrize(
+    ("names", "status", "error_code"),
+    [
+        (["ok", "ok"], 200, None),
+        (["ok", "unknown"], 207, None),
+        (["refused", "partition"], 400, 40002),
+        (["partition", "refused"], 404, 40402),
+        (["down", "refused"], 503, 50302),
+        (["down", "refused", "unknown"], 504, 50003),
+        (["unknown", "down"], 504, 50003),
+    ],
+)
+async def test_status_says_the_worst_of_a_failure_of_all_lines(
+    names: list[str], status: int, error_code: int | None
+) -> None:
+    async with open_exchanges(ChoosyProducer()) as exchanges:
+        answer = await exchanges.ask(reports(*names))
+    body = answer.json
+    assert (answer.status, body.get("error_code")) == (status, error_code)
+    assert body["accepted"] == names.count("ok")
+    assert body["failed"] == len(names) - body["accepted"]
+    assert len(body.get("results", [])) == body["failed"]
+    assert ("retry-after" in answer.fields) == (status == 503)
+
+
+async def test_no_report_in_time_is_unknown_for_every_line(autojump_clock: MockClock) -> None:
+    async with open_exchanges(StallingProducer()) as exchanges:
+        answer = await exchanges.ask(post(b"1", b"2"))
+    body = answer.json
+    assert (answer.status, body["outcome"], body["accepted"], body["failed"]) == (504, "unknown", 0, 2)
+    assert Timeouts().answer_seconds <= trio.current_time() <= Timeouts().answer_seconds + 1
+
+
+@pytest.mark.parametrize(
+    ("prefer", "lines", "status", "content"),
+    [
+        ("return=minimal", [b"1"], 204, None),
+        ("return=minimal", [b"1", b"{"], 207, {"accepted": 1, "failed": 1}),
+        ("respond-async", [b"1", b"2"], 202, {"accepted": 2, "failed": 0}),
+        ("respond-async", [b"1", b"{"], 202, {"accepted": 1, "failed": 1}),
+        ("respond-async, return=minimal", [b"1"], 202, None),
+        ("respond-async", [b"{"], 400, {"accepted": 0, "failed": 1}),
+    ],
+)
+async def test_preferences(prefer: str, lines: list[bytes], status: int, content: Any) -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        answer = await exchanges.ask(post(*lines, fields=(f"Prefer: {prefer}",)))
+    assert answer.status == status
+    if content is None:
+        assert answer.content == b""
+    else:
+        assert {name: answer.json[name] for name in content} == content
+
+
+async def test_queued_lines_are_answered_before_their_reports_and_counted_if_lost() -> None:
+    producer = StallingProducer()
+    config = Config(routes=[Route("/", "events", promise="queued")])
+    async with open_exchanges(producer, config) as exchanges:
+        answer = await exchanges.ask(post(b"1", b"2"))
+        assert (answer.status, producer.pending) == (202, 2)
+        await producer.drain(0)
+        assert producer.ledger.lost == 2
+
+
+async def test_offsets_of_queued_lines_are_refused() -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        asked = post(b"1", target="/?offsets=true", fields=("Prefer: respond-async",))
+        assert (await exchanges.ask(asked)).status == 400
+
+
+# Results, line by line ---------------------------------------------------------------------------------------
+
+
+async def test_offsets_of_every_line_are_streamed() -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        answer = await exchanges.ask(post(b"1", b"{", b"3", target="/?offsets=true"))
+    assert answer.status == 200
+    assert answer.fields["content-type"] == "application/x-ndjson"
+    first, second, third = answer.lines
+    assert first == {"line": 1, "partition": 0, "offset": 0}
+    assert line_of(second) == (2, 42206, "not_written")
+    assert third == {"line": 3, "partition": 0, "offset": 1}
+
+
+async def test_client_can_wait_for_a_lines_result_before_it_sends_the_next() -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        client = exchanges.connect()
+        await client.send(OPEN_OFFSETS + chunk(b"1\n"))
+        assert (await client.head())[0] == 200
+        for number in range(1, 20):
+            assert json.loads(await client.chunk())["line"] == number
+            await client.send(chunk(b"1\n"))
+        await client.send(chunk(b""))
+        assert json.loads(await client.chunk())["line"] == 20
+        assert await client.chunk() == b""
+        assert (await client.ask(post(b"1"))).status == 200
+
+
+async def test_http_1_0_client_reads_offsets_to_the_end_of_the_connection() -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        asked = request("POST /?offsets=true", LINES, content=b"1\n2\n", version="1.0")
+        answer = await exchanges.ask(asked)
+    assert [result["offset"] for result in answer.lines] == [0, 1]
+
+
+async def test_client_that_stops_reading_stops_the_reading_of_its_request(autojump_clock: MockClock) -> None:
+    producer = MemoryProducer()
+    async with open_exchanges(producer) as exchanges:
+        client = exchanges.connect(pair=trio.testing.lockstep_stream_pair)
+        await client.send(OPEN_OFFSETS + chunk(10 * b"1\n"))
+        with pytest.raises(trio.BrokenResourceError):  # cut off by the deadline for taking the answer
+            while True:
+                await client.send(chunk(10 * b"1\n"))
+        assert len(producer.records) <= 20
+        assert Timeouts().send_seconds <= trio.current_time() <= Timeouts().send_seconds + 1
+        assert exchanges.budget.held_bytes == 0
+
+
+# Bounds ----------------------------------------------------------------------------------------------------
+
+
+async def test_lines_are_produced_while_the_content_is_open() -> None:
+    producer = MemoryProducer()
+    async with open_exchanges(producer) as exchanges:
+        client = exchanges.connect()
+        await client.send(OPEN)
+        for n in range(1, 4):
+            await client.send(chunk(b"1\n"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(producer.records) == n
+
+
+async def test_endless_content_stays_within_its_bounds() -> None:
+    class Forgetful(MemoryProducer):
+        def _report(self, record: Record) -> DeliveryReport:
+            report = super()._report(record)
+            self.records.clear()
+            return report
+
+    producer = Forgetful()
+    async with open_exchanges(producer, SMALL) as exchanges:
+        client = exchanges.connect()
+        await client.send(OPEN)
+        piece = chunk(600 * (b'"' + 98 * b"x" + b'"\n'))
+        peak = 0
+        for count in range(400):
+            await client.send(piece)
+            await trio.testing.wait_all_tasks_blocked()
+            peak = max(peak, exchanges.budget.held_bytes)
+            if count == 50:
+                tracemalloc.start()
+        _, traced = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert (await client.ask(chunk(b""))).json == {"accepted": 400 * 600, "failed": 0}
+    assert peak <= 100_000
+    assert traced <= 4 << 20  # of 24 MB
+
+
+async def test_stalled_producer_stops_the_reading_of_the_content() -> None:
+    producer = StallingProducer()
+    async with open_exchanges(producer, SMALL) as exchanges:
+        client = exchanges.connect(pair=trio.testing.lockstep_stream_pair)
+        sent = 0
+        async with trio.open_nursery() as nursery:
+
+            async def flood() -> None:
+                nonlocal sent
+                await client.send(OPEN)
+                while True:
+                    await client.send(chunk(100 * (b'"' + 98 * b"x" + b'"\n')))
+                    sent += 1
+
+            nursery.start_soon(flood)
+            await trio.testing.wait_all_tasks_blocked()
+            stopped_at, held = sent, exchanges.budget.held_bytes
+            assert 0 < held <= SMALL.limits.held_bytes
+            producer.release()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert sent > stopped_at
+            nursery.cancel_scope.cancel()
+
+
+async def test_client_waits_for_room_with_lines_that_it_has_sent_already(autojump_clock: MockClock) -> None:
+    producer = MemoryProducer()
+    async with open_exchanges(producer, SMALL) as exchanges:
+        client = exchanges.connect()
+        await client.send(OPEN)
+        await trio.testing.wait_all_tasks_blocked()
+        hold = await exchanges.budget.acquire(SMALL.limits.held_bytes - exchanges.budget.held_bytes)
+        await client.send(chunk(b"1\n"))
+        await trio.sleep(5)
+        assert producer.records == []
+        hold.release()
+        assert (await client.ask(chunk(b""))).status == 200
+
+
+async def test_new_stream_is_refused_where_streams_hold_half_of_the_budget() -> None:
+    async with open_exchanges(MemoryProducer(), SMALL) as exchanges:
+        refusals: list[Answer] = []
+        for n in range(10):
+            client = exchanges.connect(peer=f"192.0.2.{n}")
+            await client.send(OPEN)
+            await trio.testing.wait_all_tasks_blocked()
+            if exchanges.connections[-1].deadline == float("inf"):
+                refusals.append(await client.answer())
+                break
+            with trio.move_on_after(0):
+                refusals.append(await client.answer())
+                break
+        assert [answer.status for answer in refusals] == [503]
+        assert "half" in refusals[0].json["message"]
+        assert n == 7
+        assert (await exchanges.ask(request("POST /", content=b"x"))).status == 200
+
+
+# Errors in the middle --------------------------------------------------------------------------------------
+
+
+async def test_broken_chunk_is_answered_with_what_was_accepted() -> None:
+    producer = MemoryProducer()
+    async with open_exchanges(producer) as exchanges:
+        answer = await exchanges.ask(OPEN + chunk(b"1\n{\n3") + b"broken\r\n")
+    body = answer.json
+    assert (answer.status, answer.closes) == (400, True)
+    assert (body["error_code"], body["accepted"], body["failed"]) == (400, 1, 1)
+    assert line_of(body["results"][0]) == (2, 42206, "not_written")
+    assert [record.value for record in producer.records] == [b"1"]  # the third line had no end
+
+
+async def test_content_that_stops_is_answered_with_what_was_accepted(autojump_clock: MockClock) -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        answer = await exchanges.ask(OPEN + chunk(b"1\n2\n3"))
+    body = answer.json
+    assert (answer.status, answer.closes) == (408, True)
+    assert (body["error_code"], body["accepted"], body["failed"]) == (408, 2, 0)
+
+
+async def test_stream_cut_short_by_its_client_is_answered_with_what_was_accepted() -> None:
+    pair = trio.testing.memory_stream_pair()
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        client = exchanges.connect(pair=lambda: pair)
+        await client.send(OPEN + chunk(b"1\n2\n"))
+        await pair[0].send_eof()
+        answer = await client.answer()
+    assert (answer.status, answer.json["accepted"]) == (400, 2)
+
+
+@pytest.mark.parametrize(
+    "error", [Overloaded("no room"), Draining("it drains"), KafkaUnavailable("brokers are down")]
+)
+async def test_refusal_after_some_lines_were_taken_does_not_say_that_nothing_was_written(
+    error: IngestError,
+) -> None:
+    async with open_exchanges(ShortProducer(1, error)) as exchanges:
+        client = exchanges.connect()
+        await client.send(OPEN + chunk(b"1\n2\n"))
+        await trio.testing.wait_all_tasks_blocked()
+        answer = await client.ask(chunk(b"3\n"))
+    body = answer.json
+    assert (answer.status, body["error_code"], body["outcome"]) == (504, 50003, "unknown")
+    assert error.message in body["message"]
+    assert (body["accepted"], body["failed"]) == (2, 1)
+    assert [(result["line"], result["outcome"]) for result in body["results"]] == [(3, "not_written")]
+    assert answer.closes  # as content may follow that nobody will read
+
+
+@pytest.mark.parametrize("offsets", [False, True])
+async def test_refusal_of_the_first_lines_is_a_refusal_of_all(offsets: bool) -> None:
+    producer = ShortProducer(0, KafkaUnavailable("brokers are down"))
+    async with open_exchanges(producer) as exchanges:
+        answer = await exchanges.ask(post(b"1", b"2", target="/?offsets=true" if offsets else "/"))
+    assert (answer.status, answer.json["outcome"]) == (503, "not_written")
+    assert "retry-after" in answer.fields
+
+
+async def test_error_in_a_streamed_answer_is_its_last_line() -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        answer = await exchanges.ask(OPEN_OFFSETS + chunk(b"1\n") + b"broken\r\n")
+    assert answer.status == 200
+    result, error = answer.lines
+    assert result == {"line": 1, "partition": 0, "offset": 0}
+    assert error["error_code"] == 400
+    assert "line" not in error
+
+
+async def test_lines_that_fail_for_good_do_not_stop_the_others() -> None:
+    async with open_exchanges(FailingProducer(RecordRefused("not this one"))) as exchanges:
+        client = exchanges.connect()
+        answer = await client.ask(post(*(5000 * [b"1"])))
+        assert (answer.status, answer.json["failed"]) == (400, 5000)
+        assert (await client.ask(post(b"1"))).status == 400
+
+
+async def test_reset_takes_back_what_was_not_handed_over() -> None:
+    class Waiting(MemoryProducer):
+        """Takes deliveries and hands none over."""
+
+        async def submit(
+            self, records: Any, *, hold: Hold | None = None, wait_seconds: float = 0
+        ) -> Delivery:
+            self.ledger.accepted += len(records)
+            return Delivery(records, hold=hold, ledger=self.ledger)
+
+    producer = Waiting()
+    async with open_exchanges(producer) as exchanges:
+        client = exchanges.connect()
+        await client.send(OPEN)
+        for _ in range(3):
+            await client.send(chunk(b"1\n2\n"))
+            await trio.testing.wait_all_tasks_blocked()
+        assert producer.ledger.pending == 6
+        exchanges.connections[0].abandon()
+        await trio.testing.wait_all_tasks_blocked()
+        assert exchanges.budget.held_bytes == 0
+    assert (producer.ledger.failed, producer.ledger.unknown) == (6, 0)
