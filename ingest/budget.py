@@ -35,7 +35,7 @@ class Hold:
 
         Raises `Overloaded` where there is no room; what was held stays held.
         """
-        self._budget._take(size, self._peer, self._window)
+        self._budget._take(size, self._peer, self._window, own=self.size)
         self.size += size
 
     def shrink(self, size: int) -> None:
@@ -123,10 +123,10 @@ class Budget:
     def _full(self) -> Overloaded:
         return Overloaded(f"the service holds {self.held_bytes} of limits.held_bytes = {self.limit_bytes}")
 
-    def _take(self, size: int, peer: str | None, window: bool) -> None:
+    def _take(self, size: int, peer: str | None, window: bool, own: int) -> None:
         if self._waiting or not self._fits(size):
             raise self._full()
-        self._take_share(size, peer, window)
+        self._take_share(size, peer, window, own)
         self.held_bytes += size
 
     def _give(self, size: int, peer: str | None, window: bool) -> None:
@@ -135,14 +135,15 @@ class Budget:
         if self._waiting:
             self._serve_line()
 
-    def _take_share(self, size: int, peer: str | None, window: bool) -> None:
+    def _take_share(self, size: int, peer: str | None, window: bool, own: int = 0) -> None:
         if window:
             if self._window_bytes + size > self.limit_bytes // 2:
                 raise Overloaded("open streams already hold half of limits.held_bytes")
             self._window_bytes += size
         if peer is not None:
             unfinished = self._peers.get(peer, 0)
-            if unfinished and unfinished + size > self.limit_bytes // 4:
+            # What it holds itself (`own`) does not count against a peer's only request.
+            if unfinished > own and unfinished + size > self.limit_bytes // 4:
                 if window:
                     self._window_bytes -= size
                 raise Overloaded(

@@ -117,7 +117,12 @@ def serve(
 @app.command()
 def tail(
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],
-    bootstrap_servers: Brokers = None,
+    bootstrap_servers: Annotated[
+        str | None,
+        typer.Option(
+            "--bootstrap-servers", metavar="HOST:PORT,…", help="Kafka's brokers; else the one inside."
+        ),
+    ] = None,
     from_beginning: Annotated[
         bool, typer.Option("--from-beginning", help="From the oldest record; else from now on.")
     ] = False,
@@ -181,18 +186,20 @@ def _leaves(group: BaseExceptionGroup[ConfigError]) -> Iterator[ConfigError]:
 async def _serve(config: ingest.Config) -> int:
     """Serve until a signal; returns the exit code."""
     server: ingest.Server | None = None
+    abandoned = False
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             abandoning = nursery.cancel_scope
 
             async def obey() -> None:
+                nonlocal abandoned
                 await anext(signals)
                 if server is None:
                     abandoning.cancel()
                     return
                 nursery.start_soon(server.shutdown)
                 await anext(signals)
-                log.warning("abandoned", extra={"pending": server.ledger.pending})
+                abandoned = True
                 abandoning.cancel()
 
             async with trio.open_nursery() as serving:
@@ -202,7 +209,7 @@ async def _serve(config: ingest.Config) -> int:
     if server is None:
         return 0
     ledger = server.ledger
-    return 1 if ledger.unknown or ledger.lost or ledger.pending else 0
+    return 1 if abandoned or ledger.unknown or ledger.lost or ledger.pending else 0
 
 
 def _inside_broker() -> str:

@@ -5,9 +5,10 @@ Nothing here knows which sink it is, nor HTTP.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import trio
@@ -15,6 +16,8 @@ import trio
 from ingest.budget import Hold
 from ingest.errors import DeliveryUnknown, Draining, IngestError, Outcome, Overloaded, TooLarge
 from ingest.records import DeliveryReport, Receipt, Record
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -32,6 +35,23 @@ class Ledger:
     """Perhaps written, and no report will come any more."""
     lost: int = 0
     """Answered 202 and then not delivered; these are among `failed` and `unknown` too."""
+
+    told_lost_at: float = field(default=-math.inf, compare=False, repr=False)
+    """When a loss was logged last, on Trio's clock."""
+
+    def lose(self, topic: str, error: IngestError) -> None:
+        """Count a record that was answered 202 and not delivered, and say so, at most once a second."""
+        self.lost += 1
+        now = trio.current_time()
+        if now - self.told_lost_at >= 1:
+            self.told_lost_at = now
+            extra = {
+                "topic": topic,
+                "error": error.message,
+                "outcome": error.outcome.value,
+                "lost": self.lost,
+            }
+            log.error("record answered 202 was not delivered", extra=extra)
 
     @property
     def pending(self) -> int:
@@ -56,6 +76,7 @@ class Delivery:
         "_queued",
         "_recall",
         "_task",
+        "_topic",
         "busy",
         "deadline",
         "handed",
@@ -81,6 +102,7 @@ class Delivery:
         self.busy = False
         """A thread is handing records over just now; what it has reached is not known here."""
         self._pending = len(records)
+        self._topic = records[0].topic if records else ""
         self._ledger = ledger
         self._hold = hold
         self._on_settled = on_settled
@@ -99,7 +121,9 @@ class Delivery:
     def promise_no_more(self) -> None:
         """The caller was told 202: from now on a record that is not delivered counts as lost."""
         self._queued = True
-        self._ledger.lost += sum(isinstance(report, IngestError) for report in self.reports)
+        for report in self.reports:  # of withdrawn records too, which are no longer in `records`
+            if isinstance(report, IngestError):
+                self._ledger.lose(self._topic, report)
 
     def settle(self, index: int, report: DeliveryReport) -> None:
         """Take the final report of the record at `index`; exactly one a record."""
@@ -112,7 +136,8 @@ class Delivery:
                 ledger.unknown += 1
             else:
                 ledger.failed += 1
-            ledger.lost += self._queued
+            if self._queued:
+                ledger.lose(self._topic, report)
         self._pending -= 1
         if not self._pending:
             self._finish()

@@ -101,33 +101,37 @@ async def serve(
         scheme = "http" if tls is None else "https"
         host, port = sockets[0].getsockname()[:2]
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        began = trio.current_time()
-        async with contextlib.AsyncExitStack() as opened:
-            if producer is None:
-                taker, brokers = await opened.enter_async_context(_open_producer(config, budget))
-            else:
-                taker, brokers = producer, ""
-            server = Server(url, brokers, taker, stopped)
-            intake = Intake(config, taker, budget)
+        server: Server | None = None
+        began: float | None = None
+        try:
+            async with contextlib.AsyncExitStack() as opened:
+                if producer is None:
+                    taker, brokers = await opened.enter_async_context(_open_producer(config, budget))
+                else:
+                    taker, brokers = producer, ""
+                server = Server(url, brokers, taker, stopped)
+                intake = Intake(config, taker, budget)
 
-            def connect(stream: ByteStream, peer: str) -> Connection:
-                return Connection(stream, peer, H11Protocol(), intake, intake.refuse, config.timeouts)
+                def connect(stream: ByteStream, peer: str) -> Connection:
+                    protocol = H11Protocol()
+                    return Connection(stream, peer, protocol, intake, intake.refuse, config.timeouts)
 
-            listeners = Listeners(sockets, connect, tls=tls, most=_most_connections(config))
-            began = await _serve_and_drain(
-                config, server, listeners, drains=producer is None, task_status=task_status
-            )
-        ledger = server.ledger
-        log.info(
-            "drained",
-            extra={
-                "accepted": ledger.accepted,
-                "delivered": ledger.delivered,
-                "failed": ledger.failed,
-                "unknown": ledger.unknown,
-                "seconds": round(trio.current_time() - began, 2),
-            },
-        )
+                listeners = Listeners(sockets, connect, tls=tls, most=_most_connections(config))
+                began = await _serve_and_drain(
+                    config, server, listeners, drains=producer is None, task_status=task_status
+                )
+        finally:
+            if server is not None:
+                _log_end(server.ledger, began)
+
+
+def _log_end(ledger: Ledger, began: float | None) -> None:
+    """The last line: what became of every record.  `began` is when the drain did; None: abandoned."""
+    sums = {name: getattr(ledger, name) for name in ("accepted", "delivered", "failed", "unknown")}
+    if began is None:
+        log.warning("abandoned", extra=sums)
+    else:
+        log.info("drained", extra={**sums, "seconds": round(trio.current_time() - began, 2)})
 
 
 async def _serve_and_drain(

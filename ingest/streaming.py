@@ -10,10 +10,11 @@ from collections import deque
 from typing import Any
 
 import msgspec
+import trio
 
 from ingest.answers import error_body, error_response, json_response, with_request_id
 from ingest.budget import Budget
-from ingest.errors import BadRequest, DeliveryUnknown, IngestError, Outcome, Overloaded
+from ingest.errors import BadRequest, DeliveryUnknown, IngestError, Outcome, Overloaded, TooLarge
 from ingest.formats.ndjson import LineDecoder, Lines
 from ingest.http.connection import RECEIVE_BYTES, Connection
 from ingest.http.messages import Response
@@ -23,6 +24,8 @@ from ingest.records import RECORD_OVERHEAD_BYTES, DeliveryReport, Receipt
 
 BATCHES_IN_FLIGHT = 8
 """How many batches of one request may be without reports while more of it is read."""
+COMMON_BYTES = 4_096
+"""The most bytes of key and headers that every line gets: a short line must not become a long record."""
 LISTED_FAILURES = 100
 """How many failures the answer names; the rest is counted."""
 
@@ -41,6 +44,11 @@ class Stream:
         answer_seconds: float,
         request_id: bytes,
     ) -> None:
+        if intent.like.size() > COMMON_BYTES:
+            raise TooLarge(
+                f"key and headers, which every line gets, have {intent.like.size()} bytes; "
+                f"{COMMON_BYTES} is the most for NDJSON"
+            )
         if intent.queued and intent.match.offsets:
             raise BadRequest("offsets=true asks for what is not known yet when the answer is 202")
         self._exchange = exchange
@@ -87,7 +95,7 @@ class Stream:
                 await self._settle_oldest()
         except BaseException:
             for delivery, _ in self._in_flight:
-                if delivery is not None:
+                if delivery is not None and not self._intent.queued:
                     delivery.withdraw(Overloaded("withdrawn: the caller has gone"))
             raise
         finally:
@@ -104,6 +112,11 @@ class Stream:
                 self._in_flight.append((None, refused))
                 raise
         self._in_flight.append((delivery, lines))
+        if delivery is None:
+            # Lines that became no records wait for nobody, and must not keep the loop either.
+            await trio.lowlevel.checkpoint()
+            if len(self._in_flight) == 1:
+                await self._settle_oldest()
         while len(self._in_flight) > BATCHES_IN_FLIGHT:
             await self._settle_oldest()
 
@@ -188,6 +201,9 @@ class Stream:
                 error = DeliveryUnknown(
                     f"the lines counted here were taken, the rest was not: {error.message}"
                 )
+            if self._accepted or unknown:
+                # The error's own words are about the rest; all of it again would store some twice.
+                body |= {"outcome": Outcome.UNKNOWN.value, "retriable": False}
             return error_response(error, body)
         if self._failed and not self._intent.queued:
             return json_response(207, body)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -73,24 +75,45 @@ class MockKafka:
         self.address = _bootstraps(cluster).decode()
         """What `bootstrap.servers` takes."""
 
+    @contextlib.contextmanager
+    def _awake(self) -> Iterator[None]:
+        """The cluster's thread misses some of our calls for a second, unless a connection wakes it."""
+        poke = threading.Timer(0.01, self._connect)
+        poke.start()
+        try:
+            yield
+        finally:
+            poke.cancel()
+            poke.join()
+
+    def _connect(self) -> None:
+        host, _, port = self.address.partition(":")
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection((host, int(port))):
+            pass
+
     def create(self, topic: str, partitions: int = 1) -> None:
-        error = _topic_create(self._cluster, topic.encode(), partitions, 1)
+        with self._awake():
+            error = _topic_create(self._cluster, topic.encode(), partitions, 1)
         assert error == 0, KafkaError(error).str()
 
     def set_topic_error(self, topic: str, code: int) -> None:
         """What look-ups of `topic` answer from now on; 0 heals it."""
-        _topic_set_error(self._cluster, topic.encode(), code)
+        with self._awake():
+            _topic_set_error(self._cluster, topic.encode(), code)
 
     def down(self) -> None:
         """Every broker closes its connections and refuses new ones."""
-        assert _set_down(self._cluster, _ALL_BROKERS) == 0
+        with self._awake():
+            assert _set_down(self._cluster, _ALL_BROKERS) == 0
 
     def up(self) -> None:
-        assert _set_up(self._cluster, _ALL_BROKERS) == 0
+        with self._awake():
+            assert _set_up(self._cluster, _ALL_BROKERS) == 0
 
     def set_latency(self, seconds: float) -> None:
         """How long every broker takes to answer."""
-        assert _set_rtt(self._cluster, _ALL_BROKERS, int(seconds * 1000)) == 0
+        with self._awake():
+            assert _set_rtt(self._cluster, _ALL_BROKERS, int(seconds * 1000)) == 0
 
     def fail(self, api_key: int, *names: str) -> None:
         """Answer the next requests of this kind with these errors; `_TRANSPORT` hangs up."""

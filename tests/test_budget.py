@@ -139,12 +139,14 @@ async def test_one_peer_holds_at_most_a_quarter_in_unfinished_content() -> None:
     hold = await budget.acquire(20, peer="a")
     with pytest.raises(Overloaded, match="unfinished requests of this client"):
         await budget.acquire(6, peer="a")
+    second = await budget.acquire(5, peer="a")
     with pytest.raises(Overloaded):
-        hold.grow(6)
+        hold.grow(1)
     await budget.acquire(25, peer="b")
     hold.finish()
+    second.finish()
     await budget.acquire(25, peer="a")
-    assert budget.held_bytes == 70
+    assert budget.held_bytes == 75
 
 
 async def test_a_single_request_above_a_peers_quarter_is_let_in() -> None:
@@ -255,3 +257,16 @@ class Holds(RuleBasedStateMachine):
 
 
 TestHolds = Holds.TestCase
+
+
+async def test_the_only_request_of_a_peer_may_grow_beyond_the_quarter() -> None:
+    budget = Budget(1000)
+    hold = await budget.acquire(100, peer="a")
+    hold.grow(500)
+    with pytest.raises(Overloaded, match="quarter"):
+        await budget.acquire(1, peer="a")
+    hold.finish()
+    other = await budget.acquire(100, peer="a")
+    await budget.acquire(100, peer="a")
+    with pytest.raises(Overloaded, match="quarter"):
+        other.grow(100)

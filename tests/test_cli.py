@@ -192,7 +192,7 @@ def test_a_second_signal_abandons_what_is_pending_and_exits_with_1(start: Start)
             service.send_signal(signal.SIGTERM)
             line_with(service, "draining")
             service.send_signal(signal.SIGTERM)
-            assert "pending=1" in line_with(service, "abandoned")
+            assert "unknown=1" in line_with(service, "abandoned")
             assert service.wait(SECONDS) == 1
 
 

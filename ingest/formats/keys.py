@@ -8,8 +8,14 @@ import msgspec
 
 from ingest.errors import InvalidRecord
 
-_decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
+
+class _Number(str):
+    """A number with a fraction or an exponent, as it was written: as a float it could lose digits."""
+
+    __slots__ = ()
+
+
+_decode = msgspec.json.Decoder(float_hook=_Number).decode
 
 
 def decode_json(data: bytes) -> Any:
@@ -30,8 +36,8 @@ def decode_json(data: bytes) -> Any:
 def key_at(value: Any, path: tuple[str, ...]) -> bytes:
     """The key that the field at `path`, as `("user", "id")`, gives.
 
-    A string's UTF-8, a number's or a boolean's JSON.  Raises `InvalidRecord` where there is no such
-    field, or it holds null, an array or an object.
+    A string's UTF-8, a number as it is written, a boolean's JSON.  Raises `InvalidRecord` where there is
+    no such field, or it holds null, an array or an object.
     """
     for name in path:
         if not isinstance(value, dict) or name not in value:
@@ -39,6 +45,8 @@ def key_at(value: Any, path: tuple[str, ...]) -> bytes:
         value = value[name]
     if isinstance(value, str):
         return value.encode()
-    if isinstance(value, bool | int | float):
-        return _encode(value)
+    if isinstance(value, bool):
+        return b"true" if value else b"false"
+    if isinstance(value, int):
+        return b"%d" % value
     raise InvalidRecord(f"field {'.'.join(path)!a} cannot be a key: it is not a string, number or boolean")

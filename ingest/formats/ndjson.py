@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ingest.errors import IngestError, TooLarge
@@ -56,16 +56,19 @@ class LineDecoder:
         """Bytes of the line whose end has not come."""
         return min(self._begun_bytes, self._line_bytes + 1)
 
-    def feed(self, data: bytes) -> list[Lines]:
-        """The lines that `data` completes, in batches of at most `BATCH_LINES`."""
-        lines: list[bytes | None] = [*data.split(b"\n")]
-        last = lines.pop() or b""
-        if lines and self._begun_bytes:
-            self._keep(lines[0] or b"")
-            lines[0] = self._take()
-        batches = [self._decode(lines[at : at + BATCH_LINES]) for at in range(0, len(lines), BATCH_LINES)]
-        self._keep(last)
-        return batches
+    def feed(self, data: bytes) -> Iterator[Lines]:
+        """The lines that `data` completes, in batches of at most `BATCH_LINES`.
+
+        Each batch is decoded when it is asked for: a read of short lines makes many times its own size.
+        """
+        while b"\n" in data:
+            lines: list[bytes | None]
+            *lines, data = data.split(b"\n", BATCH_LINES)  # type: ignore[assignment]
+            if self._begun_bytes:
+                self._keep(lines[0] or b"")
+                lines[0] = self._take()
+            yield self._decode(lines)
+        self._keep(data)
 
     def end(self) -> list[Lines]:
         """The last line, if it has no newline."""
@@ -113,7 +116,9 @@ class LineDecoder:
                 records.append(Record(like.topic, line, key, like.headers, like.partition, like.timestamp))
                 numbers.append(number)
             except IngestError as error:
-                failures.append((number, error))
+                # Without its traceback, which would keep the whole frame for as long as the failure is kept.
+                error.__context__ = None
+                failures.append((number, error.with_traceback(None)))
         self._number += len(lines)
         return Lines(records, numbers, failures)
 

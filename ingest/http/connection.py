@@ -246,6 +246,9 @@ class Connection:
         begun = trio.current_time()
         self.phase, self.deadline = Phase.CONTENT, begun + self._allowance
         with trio.CancelScope() as self._reading:
+            # Content that is here already must not keep the loop: a stream can go on for ever.  Before the
+            # read and not after it, where being cancelled would lose what was read.
+            await trio.lowlevel.checkpoint()
             data = await self._read()
         now = trio.current_time()
         self.phase, self.deadline = Phase.ANSWER, math.inf

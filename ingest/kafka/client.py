@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Handle
 
-from ingest.errors import BadRequest, ConfigError, IngestError
+from ingest.errors import BadRequest, ConfigError, IngestError, Overloaded
 from ingest.kafka.reports import delivery_error, refusal
 from ingest.producer import Delivery
 from ingest.records import DeliveryReport, Receipt
@@ -79,39 +79,55 @@ class KafkaClient:
         refused.
         """
         refused: list[tuple[Delivery, int, IngestError]] = []
-        produce = self._handle.produce
         for delivery in batch:
-            records = delivery.records
-            for index in range(delivery.handed, len(records)):
-                record = records[index]
-                stamp = record.timestamp or 0
-                if self._stamps and not stamp:
-                    stamp = time.time_ns() // 1_000_000
-                headers: list[tuple[str, str | bytes | None]] | None = None
+            for index in range(delivery.handed, len(delivery.records)):
                 try:
-                    if record.headers:
-                        headers = [*record.headers]
-                        # confluent-kafka (2.16) brings the process down for a name that UTF-8 cannot write.
-                        "".join([name for name, _ in headers]).encode()
-                    produce(
-                        record.topic,
-                        record.value,
-                        record.key,
-                        -1 if record.partition is None else record.partition,
-                        functools.partial(
-                            self._on_delivery, delivery, index, stamp if self._stamps else None
-                        ),
-                        timestamp=stamp,
-                        headers=headers,
-                    )
+                    error = self._produce(delivery, index)
                 except BufferError:
                     return False, refused
-                except KafkaException as error:
-                    refused.append((delivery, index, refusal(error.args[0])))
-                except (TypeError, ValueError, OverflowError) as error:
-                    refused.append((delivery, index, BadRequest(f"librdkafka refused the record: {error}")))
+                if error is not None:
+                    refused.append((delivery, index, error))
                 delivery.handed = index + 1
         return True, refused
+
+    def hand_over_again(self, places: list[tuple[Delivery, int]]) -> list[tuple[Delivery, int, IngestError]]:
+        """Enqueue single records that were handed over before; which of them were refused."""
+        refused: list[tuple[Delivery, int, IngestError]] = []
+        for delivery, index in places:
+            try:
+                error = self._produce(delivery, index)
+            except BufferError:
+                error = Overloaded("too many records wait to be tried alone")
+            if error is not None:
+                refused.append((delivery, index, error))
+        return refused
+
+    def _produce(self, delivery: Delivery, index: int) -> IngestError | None:
+        """Enqueue one record, or say why it was refused.  Raises BufferError where the queue is full."""
+        record = delivery.records[index]
+        stamp = record.timestamp or 0
+        if self._stamps and not stamp:
+            stamp = time.time_ns() // 1_000_000
+        headers: Any = None  # annotated in a way that no list of ours fits
+        try:
+            if record.headers:
+                headers = list(record.headers)
+                # confluent-kafka (2.16) brings the process down for a name that UTF-8 cannot write.
+                "".join([name for name, _ in headers]).encode()
+            self._handle.produce(
+                record.topic,
+                record.value,
+                record.key,
+                -1 if record.partition is None else record.partition,
+                functools.partial(self._on_delivery, delivery, index, stamp if self._stamps else None),
+                timestamp=stamp,
+                headers=headers,
+            )
+        except KafkaException as error:
+            return refusal(error.args[0])
+        except (TypeError, ValueError, OverflowError) as error:
+            return BadRequest(f"librdkafka refused the record: {error}")
+        return None
 
     def _on_delivery(
         self, delivery: Delivery, index: int, stamp: int | None, error: KafkaError | None, message: Message

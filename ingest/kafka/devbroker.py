@@ -21,47 +21,44 @@ from ingest.errors import ConfigError
 START_SECONDS = 5.0
 
 
-def _runtime_file() -> Path:
-    """Where the address of the running broker is written: the user's runtime folder (XDG Base Directory)."""
+def _runtime_folder() -> Path:
+    """Where the addresses of running brokers are written: the user's runtime folder (XDG Base Directory)."""
     folder = os.environ.get("XDG_RUNTIME_DIR")
     if folder and os.access(folder, os.W_OK | os.X_OK):  # not so after sudo, or in a container
-        return Path(folder) / "ingest-broker"
-    return Path(tempfile.gettempdir()) / f"ingest-{os.getuid()}" / "broker"
+        return Path(folder) / "ingest"
+    return Path(tempfile.gettempdir()) / f"ingest-{os.getuid()}"
 
 
 def find() -> str | None:
-    """The address (`host:port`) of the inside broker that this user runs now, or None."""
-    path = _runtime_file()
-    try:
-        if path.stat().st_uid != os.getuid():
-            return None
-        pid, address = path.read_text().split()
-        os.kill(int(pid), 0)
-    except (FileNotFoundError, ProcessLookupError, PermissionError, ValueError):
-        return None
-    return address
+    """The address (`host:port`) of the inside broker that this user runs, the one started last; or None."""
+    found: list[tuple[int, str]] = []
+    for path in _runtime_folder().glob("broker-*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError, ValueError):
+            status = path.stat()
+            pid, address = path.read_text().split()
+            os.kill(int(pid), 0)
+            if status.st_uid == os.getuid():
+                found.append((status.st_mtime_ns, address))
+    return max(found)[1] if found else None
 
 
 @contextlib.asynccontextmanager
 async def open_dev_broker() -> AsyncIterator[str]:
     """Run a broker inside this process; yields its address, `host:port`.
 
-    The address is written to a file in the user's runtime folder, where `find` reads it.  Where several
-    run, the one started last is found.
+    The address is written to a file in the user's runtime folder, where `find` reads it.
     """
     broker, address = await trio.to_thread.run_sync(_start)
-    path = _runtime_file()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    mine = f"{os.getpid()} {address}\n"
-    beside = path.with_suffix(f".{os.getpid()}")
-    beside.write_text(mine)
-    beside.replace(path)
+    folder = _runtime_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"broker-{address.rpartition(':')[2]}"
+    unfinished = folder / f".{path.name}"
+    unfinished.write_text(f"{os.getpid()} {address}\n")
+    unfinished.replace(path)
     try:
         yield address
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            if path.read_text() == mine:
-                path.unlink()
+        path.unlink(missing_ok=True)
         del broker
 
 

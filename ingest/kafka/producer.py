@@ -20,8 +20,8 @@ from trio_util import AsyncValue, periodic
 
 from ingest import producer as seam
 from ingest.budget import Budget, Hold
-from ingest.errors import DeliveryUnknown, Overloaded
-from ingest.kafka.client import KafkaClient
+from ingest.errors import DeliveryUnknown, Overloaded, RecordRefused, TooLarge
+from ingest.kafka.client import Arrived, KafkaClient
 from ingest.kafka.topics import Topics
 from ingest.producer import Delivery, Ledger
 from ingest.records import DeliveryReport, Record
@@ -34,6 +34,10 @@ BATCH_RECORDS = 10_000
 """About how many records one hop into the thread hands over; more would hold up the next answers."""
 POLL_SECONDS = 0.1
 """How long the poll thread waits for a report: what ending it takes at the most."""
+POLL_ALONE_SECONDS = 0.005
+"""The same while records are tried alone, whose reports come through another client."""
+LEAST_BATCH_BYTES = 65_536
+"""How far a topic's max.message.bytes lowers the batches of all topics; below, records are tried alone."""
 SWEEP_SECONDS = 0.25
 """How late an answer's deadline can be noticed."""
 REPEAT_SECONDS = 10.0
@@ -78,9 +82,11 @@ class KafkaProducer:
         self._waiting: dict[Delivery, None] = {}  # in order of their deadlines, until answered
         self._late: dict[Delivery, None] = {}  # answered at their deadline, and not reported yet
         self._rounds: AsyncValue[int] = AsyncValue(0)  # counts up whenever records got their reports
+        self._alone: KafkaClient | None = None  # for records whose batch was refused, each on its own
         self._failed = False  # the client said so, for good
         self._told: dict[str, float] = {}  # when each kind of error was logged last
-        self._draining = False
+        self.draining = False
+        """Whether nothing new is taken any more."""
 
     # The Producer protocol ------------------------------------------------------------------------
 
@@ -135,7 +141,7 @@ class KafkaProducer:
 
     async def drain(self, deadline: float) -> None:
         """See `ingest.producer.Producer.drain`.  At the deadline the queues are purged."""
-        self._draining = True
+        self.draining = True
         self._into_channel.close()
         with trio.move_on_at(deadline):
             while self.ledger.pending:
@@ -148,7 +154,7 @@ class KafkaProducer:
                 for delivery in list(self._waiting):
                     delivery.withdraw(seam.draining())
                 # What a hand-over enqueues while we purge is caught by the next round.
-                await trio.to_thread.run_sync(self._client.purge, limiter=self._limiter)
+                await trio.to_thread.run_sync(self._purge, limiter=self._limiter)
                 with trio.move_on_after(POLL_SECONDS):
                     await self._rounds.wait_transition()
 
@@ -165,7 +171,7 @@ class KafkaProducer:
     def _on_settled(self, delivery: Delivery) -> None:
         self._waiting.pop(delivery, None)
         self._late.pop(delivery, None)
-        if self._draining:  # it may have been withdrawn by its caller, whom `drain` does not know
+        if self.draining:  # it may have been withdrawn by its caller, whom `drain` does not know
             self._rounds.value += 1
 
     async def _submit(self) -> None:
@@ -200,17 +206,46 @@ class KafkaProducer:
     async def _collect(self) -> None:
         while True:
             client = self._client
-            poll = functools.partial(client.poll, POLL_SECONDS, flush=self._draining)
-            arrived = await trio.to_thread.run_sync(poll, limiter=self._limiter)
+            arrived, alone = await trio.to_thread.run_sync(self._poll, client, limiter=self._limiter)
+            suspects = []
             for delivery, index, report in arrived.reports:
+                # A broker refuses a batch whole, for one record in it or for its size: each is tried alone.
+                if isinstance(report, RecordRefused | TooLarge):
+                    suspects.append((delivery, index))
+                else:
+                    delivery.settle(index, report)
+            for delivery, index, report in alone.reports:
                 delivery.settle(index, report)
-            for error in arrived.errors:
+            for error in (*arrived.errors, *alone.errors):
                 self._note_error(error)
-                if error.fatal() and not self._failed and client is self._client:
-                    self._failed = True
-                    await trio.to_thread.run_sync(client.purge, limiter=self._limiter)
-            if arrived.reports:
+            if suspects:
+                await self._try_alone(suspects)
+            if any(error.fatal() for error in arrived.errors) and client is self._client:
+                self._failed = True
+                await trio.to_thread.run_sync(client.purge, limiter=self._limiter)
+            if arrived.reports or alone.reports:
                 self._rounds.value += 1
+
+    def _poll(self, client: KafkaClient) -> tuple[Arrived, Arrived]:
+        """Serve the callbacks of both clients; in a thread."""
+        alone = self._alone
+        if alone is None:
+            return client.poll(POLL_SECONDS, flush=self.draining), Arrived([], [])
+        seconds = POLL_ALONE_SECONDS if len(alone) else POLL_SECONDS
+        return client.poll(seconds, flush=self.draining), alone.poll(0, flush=False)
+
+    async def _try_alone(self, suspects: list[tuple[Delivery, int]]) -> None:
+        """Send records again whose batch was refused, each in a batch of its own.
+
+        Nothing of a refused batch was written, so none can be there twice; their order may change.
+        """
+        if self._alone is None:
+            settings = {**self._settings, "batch.num.messages": 1}
+            make = functools.partial(KafkaClient, settings, stamps=self._inside)
+            self._alone = await trio.to_thread.run_sync(make, limiter=self._limiter)
+        again = functools.partial(self._alone.hand_over_again, suspects)
+        for delivery, index, error in await trio.to_thread.run_sync(again, limiter=self._limiter):
+            delivery.settle(index, error)
 
     def _note_error(self, error: KafkaError) -> None:
         """What librdkafka says of its connections, several times a second while brokers are down."""
@@ -247,10 +282,10 @@ class KafkaProducer:
         """Replace a client that failed for good, or whose batches are too large for a topic in use.
 
         An idempotent producer can fail (KIP-360 heals most of that, not all).  librdkafka does not split a
-        batch that a broker refuses for its size, so each record in it would fail.
+        batch that a broker refuses for its size.
         """
-        batch_bytes = self.topics.batch_bytes
-        if batch_bytes is not None and batch_bytes < self._client.batch_bytes:
+        batch_bytes = max(LEAST_BATCH_BYTES, self.topics.batch_bytes or self._client.batch_bytes)
+        if batch_bytes < self._client.batch_bytes:
             log.info("batch size lowered", extra={"batch_bytes": batch_bytes})
             self._settings["batch.size"] = batch_bytes
         elif not self._failed:
@@ -274,9 +309,14 @@ class KafkaProducer:
                 if report is None:
                     delivery.settle(index, unknown)
 
+    def _purge(self) -> None:
+        self._client.purge()
+        if self._alone is not None:
+            self._alone.purge()
+
     def _free(self) -> None:
         """Let librdkafka go, which joins its threads; in a thread, after every task has ended."""
-        del self._client
+        del self._client, self._alone
         self.topics.close()
 
 
@@ -322,7 +362,8 @@ async def open_kafka_producer(
             nursery.start_soon(run)
             try:
                 yield producer
-                await producer.drain(trio.current_time() + answer_seconds)
+                if not producer.draining:
+                    await producer.drain(trio.current_time() + answer_seconds)
             finally:
                 with trio.move_on_after(2 * PURGE_SECONDS, shield=True):
                     await producer.drain(-math.inf)

@@ -221,7 +221,9 @@ class Topics:
         again = 0
         for resource, answer in answers.items():
             try:
-                batches[resource.name] = int(answer.result()["max.message.bytes"].value)
+                told = answer.result().get("max.message.bytes")
+                if told is not None and told.value is not None:
+                    batches[resource.name] = int(told.value)
             except KafkaException as error:
                 # Without the right to describe, it is the broker that refuses what is too large.
                 if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:

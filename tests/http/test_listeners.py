@@ -160,6 +160,22 @@ async def test_connection_beyond_the_cap_waits_in_the_backlog_and_is_served_late
         assert peak == most
 
 
+async def test_full_loop_sleeps_until_a_connection_ends(make_protocol: MakeProtocol) -> None:
+    held = Held()
+    async with open_place(make_protocol, held, most=1) as place:
+        place.accept()
+        async with place.client() as first, place.client() as second:
+            await first.send(GET)
+            await held.begun.wait()
+            await second.send(GET)
+            await trio.testing.wait_all_tasks_blocked()  # a loop that spins never gets here
+            assert len(place.listeners.connections) == 1
+            held.answer.set()
+            assert (await first.answer()).status == 200
+            await first.close()
+            assert (await second.answer()).status == 200
+
+
 async def test_handler_that_raises_does_not_end_the_loop(
     make_protocol: MakeProtocol, caplog: pytest.LogCaptureFixture
 ) -> None:
