@@ -131,3 +131,26 @@ def test_tail_prints_what_a_topic_has(kafka: RealKafka, new_topic: Callable[...,
     first, second = [json.loads(line) for line in done.stdout.splitlines()]
     assert (first["key"], first["value"]) == ("k", {"base64": "/w=="})
     assert (second["key"], second["value"]) == (None, None)
+
+
+async def test_nobody_is_refused_for_a_record_of_somebody_else(
+    kafka: RealKafka, new_topic: Callable[..., str]
+) -> None:
+    # A compacted topic refuses what has no key, and with it the whole batch.
+    topic = new_topic(1, {"cleanup.policy": "compact"})
+    statuses: dict[str, set[int]] = {"keyed": set(), "keyless": set()}
+
+    async def send(kind: str, query: str) -> None:
+        client = await server.connect()
+        for _ in range(50):
+            answer = await client.ask(request(f"POST /topics/{topic}/records{query}", content=kind.encode()))
+            statuses[kind].add(answer.status)
+            assert answer.status == 200 or answer.json["error_code"] == 40002
+
+    gathering = ("--bootstrap-servers", kafka.bootstrap_servers, "--kafka", "linger.ms=20")
+    async with open_ingest(*gathering) as server, trio.open_nursery() as nursery:
+        nursery.start_soon(send, "keyless", "")
+        for number in range(4):
+            nursery.start_soon(send, "keyed", f"?key={number}")
+    assert statuses == {"keyed": {200}, "keyless": {400}}
+    assert {record.value for record in kafka.read_all(topic)} == {b"keyed"}

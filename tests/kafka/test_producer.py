@@ -488,7 +488,8 @@ async def test_cancelling_ends_soon_with_every_record_counted_and_no_thread_left
     assert ledger.accepted >= 80
     assert (ledger.pending, adds_up(ledger), budget.held_bytes) == (0, True, 0)
     assert all(delivery.settled for delivery in deliveries)
-    assert (busy_threads(), librdkafka_threads()) == ([], threads)
+    assert busy_threads() == []
+    assert librdkafka_threads() <= threads  # an earlier test's may still have been ending
 
 
 async def test_an_error_in_the_block_gives_up_and_comes_out(kafka: MockKafka) -> None:
@@ -528,7 +529,8 @@ async def test_a_producer_with_a_wrong_setting_does_not_open(kafka: MockKafka) -
     with pytest.raises(ConfigError, match="foo"):
         async with kafka.open_producer(foo="bar"):
             raise AssertionError("opened")
-    assert (busy_threads(), librdkafka_threads()) == ([], threads)
+    assert busy_threads() == []
+    assert librdkafka_threads() <= threads  # an earlier test's may still have been ending
 
 
 async def test_a_lower_limit_of_a_topic_lowers_the_batches_and_loses_nothing(kafka: MockKafka) -> None:
