@@ -167,10 +167,10 @@ class Connection:
                 return event
             if event is Signal.END_OF_STREAM:
                 return None
-            self._protocol.receive_data(await self._read())
-            if self.phase is Phase.IDLE:
+            if self.phase is Phase.IDLE and self._protocol.has_begun:  # perhaps behind another
                 self.phase = Phase.HEAD
                 self.deadline = trio.current_time() + self._timeouts.head_seconds
+            self._protocol.receive_data(await self._read())
 
     async def _serve_one(self, request: Request) -> bool:
         """Handle one request; whether the connection can take another."""

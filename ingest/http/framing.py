@@ -83,6 +83,11 @@ class MessageReader:
         """Whether the current request was read to its end."""
         return self._state is _State.END
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether bytes wait that are no event yet."""
+        return self._start < len(self._buffer)
+
     def receive_data(self, data: bytes | bytearray) -> None:
         """Take bytes from the socket; b"" is the end of the stream.
 

@@ -31,6 +31,11 @@ class H11Protocol:
         """The next part of the current request."""
         return self._reader.next_event()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether bytes of a request have come that are no event yet."""
+        return self._reader.has_begun
+
     def send_head(self, response: Response) -> bytes:
         """The bytes of a status line and fields."""
         # After an error in the content the request is known, but the connection cannot go on.

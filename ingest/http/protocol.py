@@ -41,6 +41,10 @@ class HTTPProtocol(Protocol):
         in the middle of a message.
         """
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether bytes of a request have come that are no event yet, such as a part of its head."""
+
     def send_head(self, response: Response) -> bytes:
         """The bytes of a status line and fields; an informational (1xx) response does not end the head.
 

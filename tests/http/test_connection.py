@@ -164,6 +164,16 @@ async def test_head_that_does_not_end_is_answered_408_and_closed(
         assert await wire.closed_after(TIMEOUTS.head_seconds) == b""
 
 
+async def test_head_that_began_behind_a_request_has_the_same_time(
+    open_wire: Opener, autojump_clock: MockClock
+) -> None:
+    async with open_wire(echo) as wire:
+        await wire.client.send(POST + POST[:20])
+        assert (await wire.client.answer()).status == 200
+        assert (await wire.client.answer()).status == 408
+        assert await wire.closed_after(TIMEOUTS.head_seconds) == b""
+
+
 async def test_a_byte_now_and_then_does_not_lengthen_the_time_for_a_head(
     open_wire: Opener, autojump_clock: MockClock
 ) -> None:
