@@ -80,18 +80,16 @@ class Intake:
         fixed = intent.like.size() + RECORD_OVERHEAD_BYTES
         hold = await self._budget.acquire(fixed + (length or 0), intent.wait_seconds, exchange.peer)
         try:
-            pieces = []
-            received = 0
+            received = bytearray()  # not a list: of small pieces it would cost many times their size
             while data := await exchange.receive():
-                received += len(data)
+                received += data
                 if length is None:
-                    self._check_length(received, intent)
-                    while hold.size < fixed + received:
+                    self._check_length(len(received), intent)
+                    while hold.size < fixed + len(received):
                         hold.grow(GROWTH_BYTES)
-                pieces.append(data)
-            hold.shrink(fixed + received)
+            content = bytes(received)
+            hold.shrink(fixed + len(content))
             hold.finish()
-            content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if intent.match.tombstone:
                 if content:
                     raise BadRequest("DELETE writes a record without a value, so it has no content")

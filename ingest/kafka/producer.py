@@ -223,6 +223,8 @@ class KafkaProducer:
             if any(error.fatal() for error in arrived.errors) and client is self._client:
                 self._failed = True
                 await trio.to_thread.run_sync(client.purge, limiter=self._limiter)
+            if any(error.fatal() for error in alone.errors):
+                self._alone = None  # what it had was reported, or is unknown at its deadline; the next is new
             if arrived.reports or alone.reports:
                 self._rounds.value += 1
 
