@@ -196,13 +196,12 @@ class Stream:
             error = self._first
         if error is not None:
             unknown = self._first is not None and self._first.outcome is Outcome.UNKNOWN
-            if error.status == 503 and (self._accepted or unknown):
-                # 503 would say that sending all of it again is safe.
-                error = DeliveryUnknown(
-                    f"the lines counted here were taken, the rest was not: {error.message}"
-                )
             if self._accepted or unknown:
                 # The error's own words are about the rest; all of it again would store some twice.
+                if error.status == 503:
+                    error = DeliveryUnknown(
+                        f"the lines counted here were taken, the rest was not: {error.message}"
+                    )
                 body |= {"outcome": Outcome.UNKNOWN.value, "retriable": False}
             return error_response(error, body)
         if self._failed and not self._intent.queued:

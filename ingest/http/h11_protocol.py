@@ -73,7 +73,7 @@ class H11Protocol:
 
 
 def _parse_head(head: bytes) -> Parts:
-    # One h11 connection a head: making it costs 0.7 µs, it then holds nothing of the request before,
+    # One h11 connection a head: making it is cheap, it then holds nothing of the request before,
     # and its rules for going on (no keep-alive on HTTP/1.0, a pause at Upgrade) never come up.
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
     connection.receive_data(head)

@@ -242,9 +242,7 @@ class KafkaProducer:
         Nothing of a refused batch was written, so none can be there twice; their order may change.
         """
         if self._alone is None:
-            settings = {**self._settings, "batch.num.messages": 1}
-            make = functools.partial(KafkaClient, settings, stamps=self._inside)
-            self._alone = await trio.to_thread.run_sync(make, limiter=self._limiter)
+            self._alone = await self._open_client({**self._settings, "batch.num.messages": 1})
         again = functools.partial(self._alone.hand_over_again, suspects)
         for delivery, index, error in await trio.to_thread.run_sync(again, limiter=self._limiter):
             delivery.settle(index, error)
@@ -297,11 +295,14 @@ class KafkaProducer:
             while len(self._client):  # which counts events other than reports too
                 with trio.move_on_after(POLL_SECONDS):
                     await self._rounds.wait_transition()
-        make = functools.partial(KafkaClient, self._settings, stamps=self._inside)
-        self._client = await trio.to_thread.run_sync(make, limiter=self._limiter)
+        self._client = await self._open_client(self._settings)
         if self._failed:
             self._failed = False
             log.warning("kafka producer replaced")
+
+    async def _open_client(self, settings: Mapping[str, Any]) -> KafkaClient:
+        make = functools.partial(KafkaClient, settings, stamps=self._inside)
+        return await trio.to_thread.run_sync(make, limiter=self._limiter)
 
     def _give_up(self) -> None:
         """Report what librdkafka did not report in time as unknown; after every task has ended."""
