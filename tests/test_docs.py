@@ -16,6 +16,7 @@ import typer.main
 import ingest
 from ingest.cli import app
 from tests.pages import PAGES, ROOT, blocks, needs_curl, run_page
+from tests.promises.record import BEGIN, DATA, END, PAGE, table
 
 REFERENCE = ROOT / "docs" / "reference"
 
@@ -100,6 +101,11 @@ def test_every_public_name_is_documented() -> None:
     assert sorted(re.findall(r"^::: ingest\.(\w+)$", page, re.MULTILINE)) == sorted(
         [*ingest.__all__, "testing"]
     )
+
+
+def test_the_table_of_promises_says_what_was_measured() -> None:
+    records = json.loads(DATA.read_text())
+    assert BEGIN + table(records) + END in PAGE.read_text()
 
 
 def documented(page: str) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""The real Kafka of this folder's tests, and the report that they end with."""
+"""The real Kafka, for the folders whose tests need one, and what a session says at its end.
+
+Folders give their tests a marker, so that a session picks them: `broker` and `promises`.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,27 @@ from pathlib import Path
 import pytest
 
 from tests.broker.kafka_server import KafkaMissing, RealKafka
+from tests.promises.record import Record, add_record
 
 FOLDER = Path(__file__).parent
+MARKED_FOLDERS = ("broker", "promises")
 REPORT = pytest.StashKey[list[str]]()
+RECORDS = pytest.StashKey[list[Record]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record",
+        metavar="COMMAND",
+        help="write the figures reached into docs/explanation/reliability.md, as shown by COMMAND",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if FOLDER in item.path.parents:
-            item.add_marker(pytest.mark.broker)
+        for name in MARKED_FOLDERS:
+            if FOLDER / name in item.path.parents:
+                item.add_marker(name)
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +73,31 @@ def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
     return request.config.stash.setdefault(REPORT, []).append
 
 
+@pytest.fixture
+def reached(request: pytest.FixtureRequest) -> Callable[[int, str], None]:
+    """Takes the figure that a row of the promises has reached, to be printed and, with `--record`, kept.
+
+    What a test adds replaces what the same test had added in an earlier session.
+    """
+    records = request.config.stash.setdefault(RECORDS, [])
+
+    def add(row: int, figure: str) -> None:
+        records.append(Record(row, request.node.nodeid, figure))
+
+    return add
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     lines = config.stash.get(REPORT, [])
     if lines:
         terminalreporter.section("against a real Kafka")
         for line in lines:
             terminalreporter.write_line(line)
+    records = config.stash.get(RECORDS, [])
+    if records:
+        terminalreporter.section("promises")
+        for record in sorted(records):
+            terminalreporter.write_line(f"row {record.row}: {record.figure}")
+    command = config.getoption("--record")
+    if records and command is not None:
+        add_record(records, command)
