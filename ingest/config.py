@@ -111,8 +111,8 @@ class HTTP(_Section, frozen=True, kw_only=True):
     """The address to listen on; 0.0.0.0 or :: is every one."""
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """The TCP port; 0 takes a free one."""
-    engine: Literal["auto", "h11", "httptools"] = "auto"
-    """The HTTP/1 parser; `auto` is the fastest one there is, which in this version is h11."""
+    engine: Literal["auto", "builtin", "h11"] = "auto"
+    """The HTTP/1 parser; `auto` is the fastest one, which is the built-in one."""
     native: bool = True
     """Whether `/topics/{topic}/records` is served beside the routes."""
     tls_certificate_file: _Text | None = None
@@ -264,8 +264,6 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def _check_http(self) -> None:
         http = self.http
-        if http.engine == "httptools":
-            raise ConfigError('http.engine = "httptools": this version has no such engine: "auto" or "h11"')
         if (http.tls_certificate_file is None) != (http.tls_key_file is None):
             given, missing = "tls_certificate_file", "tls_key_file"
             if http.tls_certificate_file is None:

@@ -12,7 +12,7 @@ import trio
 from ingest.budget import Budget
 from ingest.config import Config, KafkaValue
 from ingest.http.connection import Connection
-from ingest.http.h11_protocol import H11Protocol
+from ingest.http.engines import engine
 from ingest.http.listeners import Listeners, open_sockets, open_tls
 from ingest.http.streams import ByteStream
 from ingest.intake import Intake
@@ -111,10 +111,10 @@ async def serve(
                     taker, brokers = producer, ""
                 server = Server(url, brokers, taker, stopped)
                 intake = Intake(config, taker, budget)
+                make_protocol = engine(config.http.engine)
 
                 def connect(stream: ByteStream, peer: str) -> Connection:
-                    protocol = H11Protocol()
-                    return Connection(stream, peer, protocol, intake, intake.refuse, config.timeouts)
+                    return Connection(stream, peer, make_protocol(), intake, intake.refuse, config.timeouts)
 
                 listeners = Listeners(sockets, connect, tls=tls, most=_most_connections(config))
                 began = await _serve_and_drain(

@@ -11,7 +11,7 @@ import trio.testing
 from ingest.budget import Budget
 from ingest.config import Config
 from ingest.http.connection import Connection
-from ingest.http.h11_protocol import H11Protocol
+from ingest.http.http1_protocol import HTTP1Protocol
 from ingest.http.listeners import Listeners
 from ingest.http.streams import ByteStream
 from ingest.intake import Intake
@@ -42,7 +42,7 @@ class Exchanges:
         """A client at a new connection."""
         client, server = pair()
         intake = self._intake
-        connection = Connection(server, peer, H11Protocol(), intake, intake.refuse, self._timeouts)
+        connection = Connection(server, peer, HTTP1Protocol(), intake, intake.refuse, self._timeouts)
         self.connections.append(connection)
         self._listeners.connections.add(connection)
         self._nursery.start_soon(self._serve, connection)

@@ -20,7 +20,7 @@ ROWS = [
     ["service", "workers"],
     ["intake", "management.*"],
     ["streaming", "http.listeners"],
-    ["answers", "intent", "http.connection", "kafka.*", "formats.*"],
+    ["answers", "intent", "http.connection", "http.engines", "kafka.*", "formats.*"],
     ["http.*_protocol", "http.streams", "producer", "routing", "loading", "logs"],
     ["http.framing", "http.writing", "budget", "metrics"],
     ["http.protocol", "http.heads"],
@@ -33,7 +33,6 @@ ROWS = [
 # What only these may import; for trio, what must not.
 ALONE = {
     "h11": ["http.h11_protocol"],
-    "httptools": ["http.httptools_protocol"],
     "confluent_kafka": ["kafka.*"],
     "structlog": ["logs"],
     "typer": ["cli"],

@@ -51,7 +51,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: HTTP(port="80"), 'http.port = "80": must be a whole number from 0 to 65535'),  # type: ignore[arg-type]
     (lambda: HTTP(port=True), "http.port = true: must be a whole number"),
     (lambda: HTTP(port=70_000), "http.port = 70000: must be a whole number from 0 to 65535"),
-    (lambda: HTTP(engine="x"), 'http.engine = "x": must be "auto" or "h11" or "httptools"'),  # type: ignore[arg-type]
+    (lambda: HTTP(engine="x"), 'http.engine = "x": must be "auto" or "builtin" or "h11"'),  # type: ignore[arg-type]
     (lambda: HTTP(host=""), 'http.host = "": must be a string that is not empty'),
     (lambda: Timeouts(answer_seconds=0), "timeouts.answer_seconds = 0: must be a number above 0"),
     (lambda: Timeouts(answer_seconds=float("nan")), "timeouts.answer_seconds"),

@@ -1,7 +1,7 @@
 """The bytes of responses, alike for every engine: status line, fields, and how the content ends.
 
-Parsers of requests do not write (httptools), or spend most of their time on checking what is our own
-(h11).  This is no place for a decision about a response: only about its framing.
+h11 would write too, but spends most of its time on checking what is our own.  This is no place for a
+decision about a response: only about its framing.
 """
 
 from __future__ import annotations

@@ -4,12 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ingest.http.h11_protocol import H11Protocol
+from ingest.http.engines import ENGINES
 from ingest.http.protocol import HTTPProtocol
-
-ENGINES: dict[str, Callable[[], HTTPProtocol]] = {
-    "h11": H11Protocol,
-}
 
 
 @pytest.fixture(params=list(ENGINES))
