@@ -173,6 +173,18 @@ def test_routes_topic_and_log_format_come_from_flags(start: Start, ingest: Inges
         assert json.loads(ingest("tail", "b", "--from-beginning", "--count", "1").stdout)["value"] == "2"
 
 
+def test_the_limit_of_open_files_is_raised_and_the_log_says_so(environ: dict[str, str]) -> None:
+    serve = [sys.executable, "-m", "ingest", "serve", "--port", "0"]
+    command = ["sh", "-c", 'ulimit -Sn 300 && ulimit -Hn 400 && exec "$@"', "sh", *serve]
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as service:
+        try:
+            assert "files=400 before=300" in line_with(service, "file limit raised")
+            limits = Path(f"/proc/{service.pid}/limits").read_text()
+            assert re.search(r"Max open files +400 +400", limits)
+        finally:
+            service.kill()
+
+
 def test_a_port_in_use_is_one_line_and_exit_code_2(start: Start, ingest: Ingest) -> None:
     with start("serve", "--port", "0") as service:
         port = listening(service).url.rpartition(":")[2]

@@ -60,6 +60,25 @@ class Phase(enum.Enum):
 class Connection:
     """A connection and, while its request is handled, the exchange that a handler works with."""
 
+    __slots__ = (
+        "_allowance",
+        "_complete",
+        "_draining",
+        "_handler",
+        "_owes_continue",
+        "_protocol",
+        "_reading",
+        "_refuse_with",
+        "_scope",
+        "_stream",
+        "_timeouts",
+        "_unread",
+        "deadline",
+        "peer",
+        "phase",
+        "request",
+    )
+
     def __init__(
         self,
         stream: ByteStream,
@@ -134,8 +153,10 @@ class Connection:
         except Exception:
             log.exception("connection failed", extra={"peer": self.peer})
         finally:
-            with trio.move_on_after(LINGER_SECONDS, shield=True):
-                with contextlib.suppress(*_GONE):
+            if isinstance(self._stream, TCPStream):
+                self._stream.close()
+            else:
+                with trio.move_on_after(LINGER_SECONDS, shield=True), contextlib.suppress(*_GONE):
                     await self._stream.aclose()
 
     async def _serve_requests(self) -> None:
@@ -190,6 +211,7 @@ class Connection:
         if not self._protocol.keeps_alive:
             return False
         self._protocol.start_next_cycle()
+        del self.request  # what a connection keeps while it is idle, it keeps ten thousand times
         # A client that pipelines must not keep the others from the loop.
         await trio.lowlevel.checkpoint()
         return True
@@ -245,15 +267,16 @@ class Connection:
     async def _receive_more(self) -> bytes | bytearray:
         begun = trio.current_time()
         self.phase, self.deadline = Phase.CONTENT, begun + self._allowance
-        with trio.CancelScope() as self._reading:
+        with trio.CancelScope() as reading:
+            self._reading = reading
             # Content that is here already must not keep the loop: a stream can go on for ever.  Before the
             # read and not after it, where being cancelled would lose what was read.
             await trio.lowlevel.checkpoint()
             data = await self._read()
-        now = trio.current_time()
+        self._reading = None
+        self._allowance -= trio.current_time() - begun
         self.phase, self.deadline = Phase.ANSWER, math.inf
-        self._allowance -= now - begun
-        if self._reading.cancelled_caught:
+        if reading.cancelled_caught:
             self._unread = True
             raise UploadTooSlow(
                 f"the content came too slowly; at least {self._timeouts.body_bytes_per_second} bytes "

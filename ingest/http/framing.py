@@ -54,6 +54,20 @@ class MessageReader:
     order, and returns method, request target and fields (names in lower case, values stripped).
     """
 
+    __slots__ = (
+        "_buffer",
+        "_closed",
+        "_left",
+        "_line_checked",
+        "_parse_head",
+        "_scanned",
+        "_skipped_empty_line",
+        "_start",
+        "_state",
+        "error",
+        "request",
+    )
+
     request: Request | None
     """The current request, from its `Request` event to `start_next_message`."""
     error: IngestError | None

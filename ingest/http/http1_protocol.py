@@ -31,6 +31,8 @@ def split_head(head: bytes) -> Parts:
 class HTTP1Protocol:
     """`HTTPProtocol`, where each method is described, on the engine `parse_head`."""
 
+    __slots__ = ("_reader", "_writer")
+
     def __init__(self, parse_head: Callable[[bytes], Parts] = split_head) -> None:
         self._reader = MessageReader(parse_head)
         self._writer = ResponseWriter()

@@ -25,7 +25,7 @@ from ingest.http.streams import ByteStream, TCPStream
 log = logging.getLogger(__name__)
 
 BACKLOG = 4096
-ACCEPTS_A_WAKE = 256
+ACCEPTS_A_WAKE = 64
 """How many connections are accepted before other tasks get their turn."""
 SWEEP_SECONDS = 0.5
 """How late a connection's deadline can be noticed."""

@@ -32,6 +32,8 @@ class TCPStream(trio.abc.HalfCloseableStream):
     A stream of Trio's, so that TLS can run on it, but one that passes a checkpoint only where it waits.
     """
 
+    __slots__ = ("_socket",)
+
     def __init__(self, connected: socket.socket) -> None:
         """Takes over `connected`, which must not block."""
         self._socket = connected
@@ -65,7 +67,11 @@ class TCPStream(trio.abc.HalfCloseableStream):
             self._socket.shutdown(socket.SHUT_WR)
 
     async def aclose(self) -> None:
-        """Close without waiting."""
+        """Close without waiting, for TLS on top of this."""
+        self.close()
+
+    def close(self) -> None:
+        """Close at once; whoever waits for the socket is told."""
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()

@@ -41,6 +41,8 @@ class _Coding(enum.Enum):
 class ResponseWriter:
     """Writes one response for each request.  Calls out of turn are our own bugs: RuntimeError."""
 
+    __slots__ = ("_coding", "_left", "_state", "keeps_alive")
+
     keeps_alive: bool
     """Whether the head that was written leaves the connection open."""
 

@@ -39,7 +39,7 @@ class IngestProcess:
             *lines, rest = (rest + bytes(data)).split(b"\n")
             for line in lines:
                 self.log.append(line.decode())
-                found = re.search(r" listening url=http://127\.0\.0\.1:(\d+) ", self.log[-1])
+                found = re.search(r" listening url=https?://127\.0\.0\.1:(\d+) ", self.log[-1])
                 if found is not None:
                     self.port = int(found[1])
                     self._listens.set()
@@ -76,17 +76,44 @@ class IngestProcess:
         return {}
 
     def most_resident_bytes(self) -> int:
-        """The most memory it has had in RAM so far."""
+        """The most memory it has had in RAM so far, or since `forget_most_resident`."""
+        return self._status_bytes("VmHWM")
+
+    def forget_most_resident(self) -> None:
+        """Let the most begin anew with what is resident now (proc_pid_clear_refs(5))."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+    def resident_bytes(self) -> int:
+        """The memory it has in RAM now."""
+        return self._status_bytes("VmRSS")
+
+    def _status_bytes(self, name: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
+        found = re.search(rf"{name}:\s+(\d+) kB", status)
         assert found is not None
         return int(found[1]) * 1024
 
+    def cpu_seconds(self) -> float:
+        """The time it has spent computing so far, in itself and in the kernel."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def open_files(self) -> int:
+        """How many descriptors it has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
 
 @contextlib.asynccontextmanager
-async def open_ingest(*arguments: str, environ: Mapping[str, str] = {}) -> AsyncIterator[IngestProcess]:
-    """Run `ingest serve` on a free port; killed at the end if it still runs."""
+async def open_ingest(
+    *arguments: str, environ: Mapping[str, str] = {}, files: int | None = None
+) -> AsyncIterator[IngestProcess]:
+    """Run `ingest serve` on a free port; killed at the end if it still runs.
+
+    `files` limits what it may have open, as `ulimit -n` does, past which it cannot go.
+    """
     command = [sys.executable, "-m", "ingest", "serve", "--port", "0", *arguments]
+    if files is not None:
+        command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
     process = await trio.lowlevel.open_process(
         command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**clean, **environ}
