@@ -4,7 +4,7 @@
 `ingest.testing` has producers that need no Kafka.
 """
 
-from ingest.config import HTTP, Config, Limits, Log, Route, Shutdown, Timeouts, Topics
+from ingest.config import HTTP, Config, Limits, Log, Management, Route, Shutdown, Timeouts, Topics
 from ingest.errors import (
     BadFraming,
     BadRequest,
@@ -59,6 +59,7 @@ __all__ = [
     "LengthRequired",
     "Limits",
     "Log",
+    "Management",
     "MethodNotAllowed",
     "NotFound",
     "Outcome",

@@ -95,6 +95,12 @@ def serve(
     log_format: Annotated[
         str | None, typer.Option(metavar="text|json", help="What the log is written as.")
     ] = None,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Write a line for each request too.")
+    ] = False,
+    management_port: Annotated[
+        str | None, typer.Option(metavar="PORT", help="Where health and metrics are; 0 takes a free one.")
+    ] = None,
 ) -> None:
     """Serve, until SIGTERM or SIGINT; a second one gives up what is pending."""
     with _config_errors():
@@ -111,6 +117,8 @@ def serve(
                 "--http": http,
                 "--grace-seconds": grace_seconds,
                 "--log-format": log_format,
+                "--access-log": access_log or None,
+                "--management-port": management_port,
             },
         )
         check_settings(settings.producer_settings)  # before anything is opened or logged

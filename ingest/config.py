@@ -179,6 +179,19 @@ class Log(_Section, frozen=True, kw_only=True):
 
     format: Literal["text", "json"] = "text"
     """One line an event on standard error: `text` for people, `json` for collectors."""
+    access: bool = False
+    """Whether each request has a line too, at level INFO of the logger `ingest.access`."""
+
+
+class Management(_Section, frozen=True, kw_only=True):
+    """Where health and metrics are served, apart from the records' own way in."""
+
+    enabled: bool = True
+    """Whether there is such a listener."""
+    host: _Text = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 or :: is every one.  Whoever can connect can read."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8081
+    """The TCP port; 0 takes a free one."""
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -193,6 +206,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     shutdown: Shutdown = Shutdown()
     topics: Topics = Topics()
     log: Log = Log()
+    management: Management = Management()
     routes: Sequence[Route] = (Route("/", "events"),)
     """Request targets with a topic of their own."""
     kafka: Mapping[str, KafkaValue] = MappingProxyType({})
@@ -232,6 +246,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "partitioner": "murmur2_random",  # as Java clients do: the same key, the same partition
             "message.timeout.ms": 8000,
             "linger.ms": 1,
+            "reconnect.backoff.max.ms": 1000,  # a broker that is back is to be noticed
+            "statistics.interval.ms": 5000,
             "message.max.bytes": max(1000, self.limits.record_bytes + _FRAMING_BYTES),
             "allow.auto.create.topics": self.topics.auto_create is True,
         }

@@ -5,21 +5,23 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
+import time
 
+from ingest.access import log_request, log_unread
 from ingest.answers import error_response, json_response, queued_response, with_request_id
 from ingest.budget import Budget
 from ingest.config import Config
 from ingest.errors import BadRequest, DeliveryFailed, IngestError, Overloaded, TooLarge
+from ingest.faultlog import FaultLog
 from ingest.formats import plain
 from ingest.http.connection import Connection, Disconnected
 from ingest.http.messages import Response
 from ingest.intent import NDJSON_TYPES, Intent, read_intent, request_id
+from ingest.metrics import NO_ROUTE, Metrics
 from ingest.producer import Producer
 from ingest.records import RECORD_OVERHEAD_BYTES, Receipt
-from ingest.routing import Router
+from ingest.routing import Match, Router
 from ingest.streaming import Stream
-
-log = logging.getLogger(__name__)
 
 GROWTH_BYTES = 65_536
 """By how much the hold of content of unknown length grows at a time."""
@@ -28,12 +30,18 @@ GROWTH_BYTES = 65_536
 class Intake:
     """Handles requests, for `ingest.http.connection.Connection`."""
 
-    def __init__(self, config: Config, producer: Producer, budget: Budget) -> None:
+    def __init__(
+        self, config: Config, producer: Producer, budget: Budget, metrics: Metrics, faults: FaultLog
+    ) -> None:
+        """Counts with `metrics`, and logs bugs through `faults`."""
         self._router = Router(config.all_routes)
         self._request_bytes = config.limits.request_bytes
         self._answer_seconds = config.timeouts.answer_seconds
         self._producer = producer
         self._budget = budget
+        self._metrics = metrics
+        self._access_log = config.log.access
+        self._faults = faults
         # An id that no other process gives: a random part of this process's own, then a count.
         self._ids = (
             b"%s-%x" % (prefix, count)
@@ -43,37 +51,55 @@ class Intake:
 
     async def __call__(self, exchange: Connection) -> Response | None:
         """Answer one request.  Whatever goes wrong in it becomes an answer here."""
-        name = request_id(exchange.request) or next(self._ids)
+        began = time.perf_counter()
+        request = exchange.request
+        name = request_id(request) or next(self._ids)
+        route, status, records = NO_ROUTE, 0, 0
         try:
-            response = await self._handle(exchange, name)
+            match = self._router.match(request.method, request.target)
+            route = match.route.path
+            response, records = await self._handle(exchange, match, name)
+            status = 200 if response is None else response.status
         except IngestError as error:
+            self._metrics.count_rejected(error)
             response = error_response(error)
+            status = response.status
         except Disconnected:
             raise  # there is nobody to answer
-        except Exception:
-            log.exception("request failed", extra={"request_id": name.decode()})
+        except Exception as error:  # noqa: BLE001  # logged, with its traceback
+            self._faults(logging.ERROR, "request failed", {"request_id": name.decode()}, error=error)
             response = error_response(DeliveryFailed("something unforeseen happened here; the log has it"))
+            status = response.status
+        finally:
+            seconds = time.perf_counter() - began
+            self._metrics.count_request(route, status, seconds)
+            if self._access_log:
+                log_request(exchange, name, status=status, seconds=seconds, records=records)
         return None if response is None else with_request_id(response, name)
 
-    def refuse(self, error: IngestError) -> Response:
-        """The answer to a request that could not be read."""
-        return with_request_id(error_response(error), next(self._ids))
+    def refuse(self, peer: str, error: IngestError) -> Response:
+        """The answer to a request of `peer` that could not be read."""
+        name = next(self._ids)
+        self._metrics.count_rejected(error)
+        self._metrics.count_request(NO_ROUTE, error.status, 0)
+        if self._access_log:
+            log_unread(peer, name, error)
+        return with_request_id(error_response(error), name)
 
-    async def _handle(self, exchange: Connection, name: bytes) -> Response | None:
+    async def _handle(self, exchange: Connection, match: Match, name: bytes) -> tuple[Response | None, int]:
+        """The answer, None where it has been sent, and how many records were taken."""
         request = exchange.request
-        match = self._router.match(request.method, request.target)
         intent = read_intent(request, match, await self._producer.require_topic(match.topic))
         plain.check_size(intent.like.size(), intent.record_bytes)
         if intent.wait_seconds == 0 and self._producer.full:
             raise Overloaded("too many requests wait for Kafka already")
         if intent.media_type in NDJSON_TYPES and not match.tombstone:
-            return await Stream(
-                exchange, intent, self._producer, self._budget, self._answer_seconds, name
-            ).run()
+            stream = Stream(exchange, intent, self._producer, self._budget, self._answer_seconds, name)
+            return await stream.run(), stream.accepted
         return await self._one_record(exchange, intent)
 
-    async def _one_record(self, exchange: Connection, intent: Intent) -> Response:
-        """Read the content whole, and answer for its record."""
+    async def _one_record(self, exchange: Connection, intent: Intent) -> tuple[Response, int]:
+        """Read the content whole, and answer for its record; whether it was taken."""
         length = exchange.request.content_length
         if length is not None:
             self._check_length(length, intent)
@@ -104,14 +130,12 @@ class Intake:
         delivery = await self._producer.submit((record,), hold=hold, wait_seconds=intent.wait_seconds)
         if intent.queued:
             delivery.promise_no_more()
-            return queued_response(record.topic, minimal=intent.minimal)
+            return queued_response(record.topic, minimal=intent.minimal), 1
         (report,) = await delivery.wait()
         if not isinstance(report, Receipt):
             # Not raised: reports are shared, and each raise would tie a request's frames to one.
-            return error_response(report)
-        if intent.minimal:
-            return Response(204)
-        return json_response(200, report)
+            return error_response(report), 0
+        return Response(204) if intent.minimal else json_response(200, report), 1
 
     def _check_length(self, length: int, intent: Intent) -> None:
         if length > self._request_bytes:

@@ -30,6 +30,8 @@ FLAGS = {
     "--bootstrap-servers": "kafka.bootstrap.servers",
     "--grace-seconds": "shutdown.grace_seconds",
     "--log-format": "log.format",
+    "--access-log": "log.access",
+    "--management-port": "management.port",
 }
 """The option behind each flag; `--kafka`, `--route` and `--topic` are read on their own."""
 

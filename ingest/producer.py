@@ -15,6 +15,8 @@ import trio
 
 from ingest.budget import Hold
 from ingest.errors import DeliveryUnknown, Draining, IngestError, Outcome, Overloaded, TooLarge
+from ingest.faultlog import FaultLog
+from ingest.metrics import MOST_TOPICS, OTHER, Histogram, TopicCounts
 from ingest.records import DeliveryReport, Receipt, Record
 
 log = logging.getLogger(__name__)
@@ -36,22 +38,26 @@ class Ledger:
     lost: int = 0
     """Answered 202 and then not delivered; these are among `failed` and `unknown` too."""
 
-    told_lost_at: float = field(default=-math.inf, compare=False, repr=False)
-    """When a loss was logged last, on Trio's clock."""
+    topics: dict[str, TopicCounts] = field(default_factory=dict, compare=False, repr=False)
+    """The same by topic; from the hundredth on, topics share one."""
+    delivery_seconds: Histogram = field(default_factory=Histogram, compare=False, repr=False)
+    """How long deliveries took; kept by the service's own producer."""
+    _faults: FaultLog = field(default_factory=lambda: FaultLog(log), compare=False, repr=False)
+
+    def topic(self, name: str) -> TopicCounts:
+        """The counts of a topic."""
+        counts = self.topics.get(name)
+        if counts is None:
+            if len(self.topics) >= MOST_TOPICS:
+                name = OTHER
+            counts = self.topics.setdefault(name, TopicCounts())
+        return counts
 
     def lose(self, topic: str, error: IngestError) -> None:
-        """Count a record that was answered 202 and not delivered, and say so, at most once a second."""
+        """Count a record that was answered 202 and not delivered, and say so."""
         self.lost += 1
-        now = trio.current_time()
-        if now - self.told_lost_at >= 1:
-            self.told_lost_at = now
-            extra = {
-                "topic": topic,
-                "error": error.message,
-                "outcome": error.outcome.value,
-                "lost": self.lost,
-            }
-            log.error("record answered 202 was not delivered", extra=extra)
+        extra = {"topic": topic, "error": error.message, "outcome": error.outcome.value, "lost": self.lost}
+        self._faults(logging.ERROR, "record answered 202 was not delivered", extra)
 
     @property
     def pending(self) -> int:
@@ -69,6 +75,7 @@ class Delivery:
 
     __slots__ = (
         "_answer",
+        "_counts",
         "_hold",
         "_ledger",
         "_on_settled",
@@ -104,6 +111,7 @@ class Delivery:
         self._pending = len(records)
         self._topic = records[0].topic if records else ""
         self._ledger = ledger
+        self._counts = ledger.topic(self._topic) if records else _NO_COUNTS
         self._hold = hold
         self._on_settled = on_settled
         self._answer: IngestError | None = None
@@ -131,11 +139,14 @@ class Delivery:
         ledger = self._ledger
         if isinstance(report, Receipt):
             ledger.delivered += 1
+            self._counts.delivered += 1
         else:
             if report.outcome is Outcome.UNKNOWN:
                 ledger.unknown += 1
+                self._counts.unknown += 1
             else:
                 ledger.failed += 1
+                self._counts.failed += 1
             if self._queued:
                 ledger.lose(self._topic, report)
         self._pending -= 1
@@ -198,6 +209,7 @@ class Delivery:
             self._task = None
 
 
+_NO_COUNTS = TopicCounts()
 _NO_REPORT = DeliveryUnknown("no report came; the record may have been written")
 
 
@@ -214,6 +226,10 @@ class Producer(Protocol):
     def full(self) -> bool:
         """Whether `submit` would have to wait."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why records cannot be expected to be delivered now, in words for an operator; None if they can."""
+
     async def require_topic(self, name: str) -> int:
         """The most bytes a record for this topic may have (value, key and headers).
 
@@ -224,7 +240,7 @@ class Producer(Protocol):
     async def submit(
         self, records: Sequence[Record], *, hold: Hold | None = None, wait_seconds: float = math.inf
     ) -> Delivery:
-        """Take records in, whose topics were required before; their reports come through the `Delivery`.
+        """Take records of one topic in, which was required before; their reports come through the `Delivery`.
 
         The producer owns `hold` from the call on, whatever becomes of it.  Waits while full, at most
         `wait_seconds`: that wait is the backpressure.
@@ -246,21 +262,37 @@ class Producer(Protocol):
 
 
 async def send(producer: Producer, records: Sequence[Record]) -> Sequence[DeliveryReport]:
-    """`Producer.send` in terms of the other methods: looks up topics, submits, waits."""
+    """`Producer.send` in terms of the other methods: looks up topics, submits topic by topic, waits."""
     limits: dict[str, int | IngestError] = {}
     for topic in dict.fromkeys(record.topic for record in records):
         try:
             limits[topic] = await producer.require_topic(topic)
         except IngestError as error:
             limits[topic] = error
-    refused = [_refusal(record, limits[record.topic]) for record in records]
-    wanted = [record for record, error in zip(records, refused, strict=True) if error is None]
+    reports: dict[int, DeliveryReport] = {}
+    places: dict[str, list[int]] = {}
+    for index, record in enumerate(records):
+        refusal = _refusal(record, limits[record.topic])
+        if refusal is None:
+            places.setdefault(record.topic, []).append(index)
+        else:
+            reports[index] = refusal
+    deliveries: list[tuple[Delivery, list[int]]] = []
     try:
-        reports: Sequence[DeliveryReport] = await (await producer.submit(wanted)).wait() if wanted else []
-    except IngestError as error:
-        reports = [error] * len(wanted)
-    rest = iter(reports)
-    return [next(rest) if error is None else error for error in refused]
+        for indexes in places.values():
+            try:
+                delivery = await producer.submit([records[index] for index in indexes])
+            except IngestError as error:
+                reports |= dict.fromkeys(indexes, error)
+            else:
+                deliveries.append((delivery, indexes))
+        for delivery, indexes in deliveries:
+            reports |= zip(indexes, await delivery.wait(), strict=True)
+    except BaseException:
+        for delivery, _ in deliveries:
+            delivery.withdraw(Overloaded("withdrawn: the caller has gone"))
+        raise
+    return [reports[index] for index in range(len(records))]
 
 
 def _refusal(record: Record, limit: int | IngestError) -> IngestError | None:

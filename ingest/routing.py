@@ -51,7 +51,7 @@ class Router:
         `target` is a request target in origin-form or absolute-form (RFC 9112, section 3.2).  Raises
         `NotFound`, `MethodNotAllowed`, or `BadRequest` for a query that cannot be meant.
         """
-        path, _, query = _origin_form(target).partition("?")
+        path, _, query = origin_form(target).partition("?")
         route, topic = self._find(path)
         if method not in ("POST", "DELETE"):
             raise MethodNotAllowed(
@@ -95,7 +95,8 @@ class Router:
         raise NotFound(f"nothing is served at {shown}")
 
 
-def _origin_form(target: bytes) -> str:
+def origin_form(target: bytes) -> str:
+    """A request target as it is written in origin-form: path and query."""
     # The framing rules leave visible ASCII alone in a target.
     text = target.decode("ascii")
     if not text.startswith("/") and "://" in text:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import resource
-from collections.abc import AsyncIterator, Mapping
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import trio
 
 from ingest.budget import Budget
 from ingest.config import Config, KafkaValue
+from ingest.faultlog import FaultLog
 from ingest.http.connection import Connection
 from ingest.http.engines import engine
 from ingest.http.listeners import Listeners, open_sockets, open_tls
 from ingest.http.streams import ByteStream
 from ingest.intake import Intake
 from ingest.kafka.devbroker import open_dev_broker
-from ingest.kafka.producer import open_kafka_producer
+from ingest.kafka.producer import KafkaProducer, open_kafka_producer
+from ingest.kafka.statistics import Statistics
+from ingest.management.exposition import ServiceCollector, open_registry
+from ingest.management.pages import Pages, serve_pages
+from ingest.management.readiness import Readiness, keep_looking
+from ingest.metrics import Metrics
 from ingest.producer import Ledger, Producer
+from ingest.records import RECORD_OVERHEAD_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +41,40 @@ LAST_ANSWERS_SECONDS = 1.0
 class Server:
     """A running service, as `serve` hands it to `nursery.start`."""
 
-    def __init__(self, url: str, brokers: str, producer: Producer, stopped: trio.Event) -> None:
+    def __init__(
+        self,
+        url: str,
+        management_url: str,
+        brokers: str,
+        producer: Producer,
+        stopped: trio.Event,
+        readiness: Readiness,
+        metrics: ServiceCollector,
+    ) -> None:
         self.url = url
         """Where it listens, `http://host:port`."""
+        self.management_url = management_url
+        """Where health and metrics are, `http://host:port`; "" where that is off."""
         self.brokers = brokers
         """The brokers it was given, `host:port,…`; "" where the producer was given."""
         self.producer = producer
         """What requests are sent with; an embedding program may send with it too."""
         self.stop_requested = trio.Event()
         """Set by `shutdown`; from then on the service drains."""
+        self.metrics = metrics
+        """Its metrics: a collector, for a registry of prometheus-client's."""
         self._stopped = stopped
+        self._readiness = readiness
+
+    @property
+    def ready(self) -> bool:
+        """Whether records can be taken: follows Kafka and head-room, with hysteresis; false in a drain."""
+        return not self.reasons
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is not ready, in words; empty while it is."""
+        return ("draining",) if self.stop_requested.is_set() else self._readiness.reasons
 
     @property
     def ledger(self) -> Ledger:
@@ -92,37 +125,75 @@ async def serve(
     budget = Budget(config.limits.held_bytes)
     for warning in config.warnings:
         log.warning("config", extra={"warning": warning})
-    sockets = open_sockets(config.http.host, config.http.port)
     stopped = trio.Event()
     with contextlib.ExitStack() as listening:
         listening.callback(stopped.set)
-        for each in sockets:
-            listening.callback(each.close)
-        scheme = "http" if tls is None else "https"
-        host, port = sockets[0].getsockname()[:2]
-        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+        def listen(host: str, port: int, option: str) -> list[socket.socket]:
+            sockets = open_sockets(host, port, option=option)
+            for each in sockets:
+                listening.callback(each.close)
+            return sockets
+
+        sockets = listen(config.http.host, config.http.port, "http")
+        own = config.management
+        watched = listen(own.host, own.port, "management.port") if own.enabled else []
         server: Server | None = None
         began: float | None = None
         try:
             async with contextlib.AsyncExitStack() as opened:
-                if producer is None:
-                    taker, brokers = await opened.enter_async_context(_open_producer(config, budget))
-                else:
-                    taker, brokers = producer, ""
-                server = Server(url, brokers, taker, stopped)
-                intake = Intake(config, taker, budget)
+                taker, brokers, statistics = producer, "", _no_statistics
+                if taker is None:
+                    kafka, brokers = await opened.enter_async_context(_open_producer(config, budget))
+                    taker, statistics = kafka, lambda: kafka.statistics
+                metrics, readiness = Metrics(), Readiness()
+                faults = FaultLog(log)
+                intake = Intake(config, taker, budget, metrics, faults)
                 make_protocol = engine(config.http.engine)
 
                 def connect(stream: ByteStream, peer: str) -> Connection:
-                    return Connection(stream, peer, make_protocol(), intake, intake.refuse, config.timeouts)
+                    refuse = functools.partial(intake.refuse, peer)
+                    return Connection(stream, peer, make_protocol(), intake, refuse, config.timeouts, faults)
 
                 listeners = Listeners(sockets, connect, tls=tls, most=_most_connections(config))
-                began = await _serve_and_drain(
-                    config, server, listeners, drains=producer is None, task_status=task_status
-                )
+                gauges = _gauges(budget, listeners)
+                collector = ServiceCollector(metrics, taker.ledger, gauges, statistics)
+                url = _url("http" if tls is None else "https", sockets)
+                seen_at = _url("http", watched) if watched else ""
+                server = Server(url, seen_at, brokers, taker, stopped, readiness, collector)
+                gauges["ingest_ready"] = functools.partial(getattr, server, "ready")
+                async with trio.open_nursery() as watching:
+                    watching.start_soon(keep_looking, readiness, taker, budget)
+                    if watched:
+                        watching.start_soon(serve_pages, watched, Pages(server, open_registry(collector)))
+                        log.info("management", extra={"url": seen_at})
+                    began = await _serve_and_drain(
+                        config, server, listeners, drains=producer is None, task_status=task_status
+                    )
+                    watching.cancel_scope.cancel()
         finally:
             if server is not None:
                 _log_end(server.ledger, began)
+
+
+def _url(scheme: str, sockets: list[socket.socket]) -> str:
+    host, port = sockets[0].getsockname()[:2]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _no_statistics() -> Statistics | None:
+    return None
+
+
+def _gauges(budget: Budget, listeners: Listeners) -> dict[str, Callable[[], float]]:
+    """What is read when somebody asks for metrics."""
+    return {
+        "ingest_held_bytes": lambda: budget.held_bytes,
+        "ingest_held_bytes_limit": lambda: budget.limit_bytes,
+        "ingest_queue_records_limit": lambda: budget.limit_bytes // RECORD_OVERHEAD_BYTES,
+        "ingest_connections": lambda: len(listeners.connections),
+        "ingest_connections_limit": lambda: listeners.most,
+    }
 
 
 def _log_end(ledger: Ledger, began: float | None) -> None:
@@ -168,7 +239,7 @@ async def _serve_and_drain(
 
 
 @contextlib.asynccontextmanager
-async def _open_producer(config: Config, budget: Budget) -> AsyncIterator[tuple[Producer, str]]:
+async def _open_producer(config: Config, budget: Budget) -> AsyncIterator[tuple[KafkaProducer, str]]:
     """A configuration's Kafka producer, and its brokers: the inside one if none is named."""
     settings = config.producer_settings
     async with contextlib.AsyncExitStack() as opened:
@@ -195,6 +266,9 @@ async def _open_producer(config: Config, budget: Budget) -> AsyncIterator[tuple[
                 topics=[route.topic for route in config.routes if route.topic is not None],
             )
         )
+        for route in config.routes:
+            if route.topic is not None:
+                producer.ledger.topic(route.topic)  # counted on its own, whatever other topics there are
         yield producer, str(settings["bootstrap.servers"])
 
 

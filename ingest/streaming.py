@@ -64,7 +64,8 @@ class Stream:
             validate=intent.match.validate,
         )
         self._in_flight: deque[tuple[Delivery | None, Lines]] = deque()
-        self._accepted = 0
+        self.accepted = 0
+        """Lines that were taken so far."""
         self._failed = 0
         self._listed: list[dict[str, Any]] = []
         self._first: IngestError | None = None  # the failure that speaks for all, if all fail
@@ -138,11 +139,11 @@ class Stream:
             reports = await delivery.wait()
         self._in_flight.popleft()
         if self._intent.queued:
-            self._accepted += len(lines.records)
+            self.accepted += len(lines.records)
         failures = list(lines.failures)
         for number, report in zip(lines.numbers, reports, strict=False):
             if isinstance(report, Receipt):
-                self._accepted += 1
+                self.accepted += 1
             else:
                 failures.append((number, report))
         failures.sort(key=lambda failure: failure[0])
@@ -189,14 +190,14 @@ class Stream:
                 await self._exchange.send(_encode(error_body(error)) + b"\n")
             await self._exchange.end()
             return None
-        body: dict[str, Any] = {"accepted": self._accepted, "failed": self._failed}
+        body: dict[str, Any] = {"accepted": self.accepted, "failed": self._failed}
         if self._listed:
             body["results"] = self._listed
-        if error is None and self._failed and not self._accepted:
+        if error is None and self._failed and not self.accepted:
             error = self._first
         if error is not None:
             unknown = self._first is not None and self._first.outcome is Outcome.UNKNOWN
-            if self._accepted or unknown:
+            if self.accepted or unknown:
                 # The error's own words are about the rest; all of it again would store some twice.
                 if error.status == 503:
                     error = DeliveryUnknown(

@@ -25,6 +25,8 @@ class MemoryProducer:
         self.records: list[Record] = []
         """What was delivered, in order."""
         self.ledger = Ledger()
+        self.trouble: str | None = None
+        """See `ingest.producer.Producer.trouble`; to be set by a test."""
         self._topics = None if topics is None else frozenset(topics)
         self._record_bytes = record_bytes
         self._offsets: dict[tuple[str, int], int] = {}

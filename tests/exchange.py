@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -10,11 +12,13 @@ import trio.testing
 
 from ingest.budget import Budget
 from ingest.config import Config
+from ingest.faultlog import FaultLog
 from ingest.http.connection import Connection
 from ingest.http.http1_protocol import HTTP1Protocol
 from ingest.http.listeners import Listeners
 from ingest.http.streams import ByteStream
 from ingest.intake import Intake
+from ingest.metrics import Metrics
 from ingest.producer import Producer
 from ingest.testing import StallingProducer
 from tests.client import Answer, Client
@@ -32,7 +36,9 @@ class Exchanges:
     def __init__(self, config: Config, producer: Producer, budget: Budget, nursery: trio.Nursery) -> None:
         self.budget = budget
         self.connections: list[Connection] = []
-        self._intake = Intake(config, producer, budget)
+        self._intake = Intake(
+            config, producer, budget, Metrics(), FaultLog(logging.getLogger("ingest.tests"))
+        )
         self._timeouts = config.timeouts
         self._nursery = nursery
         self._listeners = Listeners([], never, most=1)
@@ -42,7 +48,8 @@ class Exchanges:
         """A client at a new connection."""
         client, server = pair()
         intake = self._intake
-        connection = Connection(server, peer, HTTP1Protocol(), intake, intake.refuse, self._timeouts)
+        refuse = functools.partial(intake.refuse, peer)
+        connection = Connection(server, peer, HTTP1Protocol(), intake, refuse, self._timeouts)
         self.connections.append(connection)
         self._listeners.connections.add(connection)
         self._nursery.start_soon(self._serve, connection)

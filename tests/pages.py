@@ -159,6 +159,7 @@ class _Reader:
             "PYTHONPATH": str(ROOT),
             "XDG_RUNTIME_DIR": str(folder),
             "INGEST_HTTP__PORT": str(self._port),
+            "INGEST_MANAGEMENT__PORT": "0",
             "NO_COLOR": "1",
         }
 

@@ -19,7 +19,7 @@ ROWS = [
     ["cli", "testing"],
     ["service", "workers"],
     ["intake", "management.*"],
-    ["streaming", "http.listeners"],
+    ["streaming", "http.listeners", "access"],
     ["answers", "intent", "http.connection", "http.engines", "kafka.*", "formats.*"],
     ["http.*_protocol", "http.streams", "producer", "routing", "loading", "logs"],
     ["http.framing", "http.writing", "budget", "metrics"],
@@ -27,13 +27,14 @@ ROWS = [
     ["config"],
     ["http.messages", "records"],
     ["options"],
-    ["errors"],
+    ["errors", "faultlog"],
 ]
 
 # What only these may import; for trio, what must not.
 ALONE = {
     "h11": ["http.h11_protocol"],
     "confluent_kafka": ["kafka.*"],
+    "prometheus_client": ["management.exposition"],
     "structlog": ["logs"],
     "typer": ["cli"],
 }

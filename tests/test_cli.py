@@ -26,7 +26,11 @@ Running = subprocess.Popen[bytes]
 def environ(tmp_path: Path) -> dict[str, str]:
     """Nothing configured, and a runtime folder of its own, where the broker inside is found."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
-    return own | {"XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    return own | {
+        "INGEST_MANAGEMENT__PORT": "0",
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
 
 
 @pytest.fixture

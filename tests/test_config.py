@@ -146,6 +146,8 @@ def test_producer_settings_are_the_defaults_under_what_is_configured() -> None:
         "message.timeout.ms": 8000,
         "linger.ms": 20,
         "message.max.bytes": 1_001_024,
+        "reconnect.backoff.max.ms": 1000,
+        "statistics.interval.ms": 5000,
         "allow.auto.create.topics": False,
         "client.id": "c",
     }

@@ -15,6 +15,7 @@ import typer.main
 
 import ingest
 from ingest.cli import app
+from ingest.metrics import METRICS
 from tests.pages import PAGES, ROOT, blocks, needs_curl, run_page
 from tests.promises.record import BEGIN, DATA, END, PAGE, table
 
@@ -101,6 +102,15 @@ def test_every_public_name_is_documented() -> None:
     assert sorted(re.findall(r"^::: ingest\.(\w+)$", page, re.MULTILINE)) == sorted(
         [*ingest.__all__, "testing"]
     )
+
+
+def test_every_metric_is_documented() -> None:
+    page = (REFERENCE / "metrics.md").read_text()
+    rows = re.findall(r"^\| `(ingest_\w+)` \| (\w+) \| (.*?)\s?\| (.*) \|$", page, re.MULTILINE)
+    assert rows == [
+        (name, kind, ", ".join(f"`{label}`" for label in labels), text)
+        for name, kind, labels, text in METRICS
+    ]
 
 
 def test_the_table_of_promises_says_what_was_measured() -> None:

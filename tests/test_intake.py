@@ -364,9 +364,8 @@ async def test_bug_is_answered_500_and_logged_with_the_requests_id(
         for _ in range(2):
             answer = await client.ask(request("POST /", "X-Request-Id: mine", content=b"x"))
             assert told(answer) == (500, 50002, "unknown", False)
-    assert [(line.levelno, line.message) for line in caplog.records] == 2 * [
-        (logging.ERROR, "request failed")
-    ]
+    # The same bug once more is not worth another traceback.
+    assert [(line.levelno, line.message) for line in caplog.records] == [(logging.ERROR, "request failed")]
     assert vars(caplog.records[0])["request_id"] == "mine"
 
 

@@ -31,7 +31,8 @@ POST = request("POST /", content=b"x")
 LINES = "Content-Type: application/x-ndjson"
 CHUNKED = "Transfer-Encoding: chunked"
 FREE_PORT = ingest.HTTP(port=0)
-CONFIG = ingest.Config(http=FREE_PORT)
+OFF = ingest.Management(enabled=False)
+CONFIG = ingest.Config(management=OFF, http=FREE_PORT)
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +91,7 @@ async def test_example_of_the_design(caplog: pytest.LogCaptureFixture) -> None:
     async def run_my_application() -> None:
         statuses.append(await ask(server, request("POST /clicks", content=b"clicked")))
 
-    config = ingest.Config(http=FREE_PORT, routes=[ingest.Route("/clicks", topic="clicks")])
+    config = ingest.Config(management=OFF, http=FREE_PORT, routes=[ingest.Route("/clicks", topic="clicks")])
     with trio.fail_after(HANGS):
         async with trio.open_nursery() as nursery:
             server: ingest.Server = await nursery.start(ingest.serve, config)
@@ -139,7 +140,7 @@ async def test_producer_that_was_given_stays_its_owners() -> None:
 
 async def test_tls_is_served() -> None:
     config = ingest.Config(
-        http=ingest.HTTP(port=0, tls_certificate_file=CERTIFICATE, tls_key_file=CERTIFICATE)
+        management=OFF, http=ingest.HTTP(port=0, tls_certificate_file=CERTIFICATE, tls_key_file=CERTIFICATE)
     )
     async with serving(MemoryProducer(), config) as server:
         assert server.url.startswith("https://127.0.0.1:")
@@ -159,7 +160,7 @@ async def test_port_in_use_is_a_wrong_configuration_and_leaves_nothing_open() ->
     async with serving(MemoryProducer()) as server:
         port = urlsplit(server.url).port
         assert port is not None
-        config = ingest.Config(http=ingest.HTTP(port=port))
+        config = ingest.Config(management=OFF, http=ingest.HTTP(port=port))
         async with trio.open_nursery() as nursery:
             with pytest.raises(ingest.ConfigError, match=f"port {port}: Address already in use"):
                 await nursery.start(ingest.serve, config)
@@ -167,7 +168,7 @@ async def test_port_in_use_is_a_wrong_configuration_and_leaves_nothing_open() ->
 
 
 async def test_wrong_setting_of_librdkafka_is_a_wrong_configuration() -> None:
-    config = ingest.Config(http=FREE_PORT, kafka={"foo": "bar"})
+    config = ingest.Config(management=OFF, http=FREE_PORT, kafka={"foo": "bar"})
     async with trio.open_nursery() as nursery:
         with pytest.raises(ingest.ConfigError, match="foo"):
             await nursery.start(ingest.serve, config)
@@ -221,7 +222,7 @@ async def test_shutdown_finishes_what_was_begun_in_every_state(caplog: pytest.Lo
 
 
 async def test_service_still_serves_during_the_drain_delay() -> None:
-    config = ingest.Config(http=FREE_PORT, shutdown=ingest.Shutdown(drain_delay_seconds=20))
+    config = ingest.Config(management=OFF, http=FREE_PORT, shutdown=ingest.Shutdown(drain_delay_seconds=20))
     async with serving(MemoryProducer(), config) as server, connect(server) as before:
         await before.ask(POST)
         server.stop_requested.set()
@@ -257,7 +258,7 @@ async def test_every_request_of_busy_clients_is_answered_through_a_drain() -> No
 
 async def test_shutdown_does_not_outlast_its_grace(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    config = ingest.Config(http=FREE_PORT, shutdown=ingest.Shutdown(grace_seconds=1.5))
+    config = ingest.Config(management=OFF, http=FREE_PORT, shutdown=ingest.Shutdown(grace_seconds=1.5))
     producer = StallingProducer()
     async with serving(producer, config) as server, connect(server) as slow, connect(server) as waiting:
         await slow.send(POST[:-1])
@@ -277,6 +278,7 @@ async def test_what_the_grace_leaves_is_answered_before_the_connections_end(
     with open_mock_kafka() as kafka:
         kafka.create("events")
         config = ingest.Config(
+            management=OFF,
             http=FREE_PORT,
             shutdown=ingest.Shutdown(grace_seconds=1.5),
             kafka={"bootstrap.servers": kafka.address, "log_level": 0},
@@ -318,7 +320,9 @@ async def test_who_waits_for_a_shutdown_is_let_go_when_the_service_is_cancelled(
 
 
 async def test_service_starts_without_kafka_and_answers_503() -> None:
-    config = ingest.Config(http=FREE_PORT, kafka={"bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+    config = ingest.Config(
+        management=OFF, http=FREE_PORT, kafka={"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
+    )
     async with serving(config=config) as server, connect(server) as client:
         answer = await client.ask(POST)
         assert (answer.status, answer.json["outcome"]) == (503, "not_written")

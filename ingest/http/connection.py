@@ -16,6 +16,7 @@ import trio
 
 from ingest.config import Timeouts
 from ingest.errors import IngestError, UploadTooSlow
+from ingest.faultlog import FaultLog
 from ingest.http.messages import Content, Request, Response
 from ingest.http.protocol import HTTPProtocol, Signal
 from ingest.http.streams import ByteStream, TCPStream
@@ -64,6 +65,7 @@ class Connection:
         "_allowance",
         "_complete",
         "_draining",
+        "_faults",
         "_handler",
         "_owes_continue",
         "_protocol",
@@ -73,6 +75,7 @@ class Connection:
         "_stream",
         "_timeouts",
         "_unread",
+        "content_bytes",
         "deadline",
         "peer",
         "phase",
@@ -87,11 +90,17 @@ class Connection:
         handler: Handler,
         refuse: Callable[[IngestError], Response],
         timeouts: Timeouts,
+        faults: FaultLog | None = None,
     ) -> None:
-        """`peer` names the client for accounting; `refuse` answers what could not be read."""
+        """`peer` names the client for accounting; `refuse` answers what could not be read.
+
+        Bugs are logged through `faults`, which connections may share.
+        """
         self.peer = peer
         self.request: Request
         """The request being handled."""
+        self.content_bytes = 0
+        """Bytes of its content that have been read."""
         self.deadline = math.inf
         """On Trio's clock; whoever sweeps calls `expire` once it has passed."""
         self.phase = Phase.IDLE
@@ -100,6 +109,7 @@ class Connection:
         self._handler = handler
         self._refuse_with = refuse
         self._timeouts = timeouts
+        self._faults = faults
         self._scope = trio.CancelScope()
         self._reading: trio.CancelScope | None = None
         self._complete = True  # the current request's content has been read to its end
@@ -150,8 +160,9 @@ class Connection:
                 await self._after_deadline()
         except Disconnected:
             pass  # whoever waited for its request has been told
-        except Exception:
-            log.exception("connection failed", extra={"peer": self.peer})
+        except Exception as error:  # noqa: BLE001  # logged, with its traceback
+            faults = self._faults or FaultLog(log)
+            faults(logging.ERROR, "connection failed", {"peer": self.peer}, error=error)
         finally:
             if isinstance(self._stream, TCPStream):
                 self._stream.close()
@@ -196,6 +207,7 @@ class Connection:
     async def _serve_one(self, request: Request) -> bool:
         """Handle one request; whether the connection can take another."""
         self.request = request
+        self.content_bytes = 0
         self._complete = False
         self._owes_continue = request.expects_continue
         self._allowance = self._timeouts.body_grace_seconds
@@ -258,6 +270,7 @@ class Connection:
                 # No more than the grace: who sent fast for a while must not hang for as long after it.
                 earned = len(event.data) / self._timeouts.body_bytes_per_second
                 self._allowance = min(self._allowance + earned, self._timeouts.body_grace_seconds)
+                self.content_bytes += len(event.data)
                 return event.data
             if event is Signal.END_OF_MESSAGE:
                 self._complete = True

@@ -19,10 +19,9 @@ from trio_util import periodic
 
 from ingest.config import HTTP
 from ingest.errors import ConfigError
+from ingest.faultlog import FaultLog
 from ingest.http.connection import Connection, Phase
 from ingest.http.streams import ByteStream, TCPStream
-
-log = logging.getLogger(__name__)
 
 BACKLOG = 4096
 ACCEPTS_A_WAKE = 64
@@ -35,10 +34,10 @@ EXHAUSTED_SECONDS = 0.25
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-def open_sockets(host: str, port: int) -> list[socket.socket]:
+def open_sockets(host: str, port: int, *, option: str = "http") -> list[socket.socket]:
     """Listening TCP sockets for every address of `host`; port 0 takes one free port for all of them.
 
-    Raises `ConfigError` where that cannot be done.
+    Raises `ConfigError`, which names `option`, where that cannot be done.
     """
     sockets: list[socket.socket] = []
     try:
@@ -57,7 +56,7 @@ def open_sockets(host: str, port: int) -> list[socket.socket]:
         for listening in sockets:
             listening.close()
         reason = error.strerror if isinstance(error, OSError) else None
-        raise ConfigError(f"http: cannot listen on {host} port {port}: {reason or error}") from None
+        raise ConfigError(f"{option}: cannot listen on {host} port {port}: {reason or error}") from None
     return sockets
 
 
@@ -94,9 +93,11 @@ class Listeners:
         self.connections: set[Connection] = set()
         self._connect = connect
         self._tls = tls
-        self._most = most
+        self.most = most
+        """How many connections can be open at once."""
         self._one_left = trio.Event()
         self._draining = False
+        self._faults = FaultLog(logging.getLogger(__name__), seconds=1, clock=trio.current_time)
 
     async def accept(self, connections: trio.Nursery) -> None:
         """Accept from all sockets until cancelled; each connection is a task in `connections`."""
@@ -142,24 +143,20 @@ class Listeners:
             connection.drain()
 
     async def _accept_from(self, listening: socket.socket, connections: trio.Nursery) -> None:
-        complained = -float("inf")
         while True:
             # A token before accept: a connection that cannot be served waits in the kernel's backlog.
-            while len(self.connections) >= self._most:
+            while len(self.connections) >= self.most:
                 await self._one_left.wait()
             await trio.lowlevel.wait_readable(listening)
             try:
-                for _ in range(min(ACCEPTS_A_WAKE, self._most - len(self.connections))):
+                for _ in range(min(ACCEPTS_A_WAKE, self.most - len(self.connections))):
                     if not self._accept_one(listening, connections):
                         break
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise
-                if trio.current_time() - complained >= 1:
-                    complained = trio.current_time()
-                    log.error(
-                        "accept failed", extra={"error": error.strerror, "connections": len(self.connections)}
-                    )
+                extra = {"error": error.strerror, "connections": len(self.connections)}
+                self._faults(logging.ERROR, "accept failed", extra)
                 await trio.sleep(EXHAUSTED_SECONDS)
 
     def _accept_one(self, listening: socket.socket, connections: trio.Nursery) -> bool:

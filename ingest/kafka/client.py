@@ -17,6 +17,7 @@ from confluent_kafka import Producer as Handle
 
 from ingest.errors import BadRequest, ConfigError, IngestError, Overloaded
 from ingest.kafka.reports import delivery_error, refusal
+from ingest.kafka.statistics import Statistics, read_statistics
 from ingest.producer import Delivery
 from ingest.records import DeliveryReport, Receipt
 
@@ -38,6 +39,8 @@ class Arrived(NamedTuple):
     reports: list[tuple[Delivery, int, DeliveryReport]]
     errors: list[KafkaError]
     """What librdkafka says of its connections, and of itself."""
+    statistics: Statistics | None = None
+    """The last, once in each statistics.interval.ms."""
 
 
 class KafkaClient:
@@ -50,13 +53,13 @@ class KafkaClient:
         librdkafka refuses a setting.
         """
         self._stamps = stamps
-        # Both are written by callbacks, so only while the poll thread polls.
+        # All three are written by callbacks, so only while the poll thread polls.
         self._reports: list[tuple[Delivery, int, DeliveryReport]] = []
         self._errors: list[KafkaError] = []
+        self._statistics: list[str] = []
+        callbacks = {"error_cb": self._errors.append, "stats_cb": self._statistics.append}
         try:
-            self._handle = Handle(
-                {**settings, "error_cb": self._errors.append}, logger=logging.getLogger("ingest.librdkafka")
-            )
+            self._handle = Handle({**settings, **callbacks}, logger=logging.getLogger("ingest.librdkafka"))
         except KafkaException as error:
             raise ConfigError(f"[kafka] {error.args[0].str()}") from None
         except (TypeError, ValueError) as error:
@@ -155,7 +158,9 @@ class KafkaClient:
         except KafkaException as error:
             # A fatal error is raised here, and not given to error_cb.
             self._errors.append(error.args[0])
-        arrived = Arrived(self._reports.copy(), self._errors.copy())
+        statistics = read_statistics(self._statistics[-1]) if self._statistics else None
+        arrived = Arrived(self._reports.copy(), self._errors.copy(), statistics)
         self._reports.clear()
         self._errors.clear()
+        self._statistics.clear()
         return arrived

@@ -21,7 +21,9 @@ from trio_util import AsyncValue, periodic
 from ingest import producer as seam
 from ingest.budget import Budget, Hold
 from ingest.errors import DeliveryUnknown, Overloaded, RecordRefused, TooLarge
+from ingest.faultlog import FaultLog
 from ingest.kafka.client import Arrived, KafkaClient
+from ingest.kafka.statistics import Statistics
 from ingest.kafka.topics import Topics
 from ingest.producer import Delivery, Ledger
 from ingest.records import DeliveryReport, Record
@@ -40,8 +42,8 @@ LEAST_BATCH_BYTES = 65_536
 """How far a topic's max.message.bytes lowers the batches of all topics; below, records are tried alone."""
 SWEEP_SECONDS = 0.25
 """How late an answer's deadline can be noticed."""
-REPEAT_SECONDS = 10.0
-"""How long an error of librdkafka's that repeats is logged only once."""
+QUIET_SECONDS = 2.0
+"""After so long without a round of the poll thread, something is wrong with it."""
 PURGE_SECONDS = 2.0
 """How long librdkafka has to report on what was purged."""
 
@@ -84,7 +86,10 @@ class KafkaProducer:
         self._rounds: AsyncValue[int] = AsyncValue(0)  # counts up whenever records got their reports
         self._alone: KafkaClient | None = None  # for records whose batch was refused, each on its own
         self._failed = False  # the client said so, for good
-        self._told: dict[str, float] = {}  # when each kind of error was logged last
+        self._faults = FaultLog(log)
+        self._polled_at = trio.current_time()  # when the poll thread was back last
+        self.statistics: Statistics | None = None
+        """librdkafka's last, once it has given any."""
         self.draining = False
         """Whether nothing new is taken any more."""
 
@@ -94,6 +99,15 @@ class KafkaProducer:
     def full(self) -> bool:
         """Whether the channel has no place left."""
         return self._into_channel.statistics().current_buffer_used >= CHANNEL_DELIVERIES
+
+    @property
+    def trouble(self) -> str | None:
+        """See `ingest.producer.Producer.trouble`."""
+        if self._failed:
+            return "the Kafka producer failed for good and is being replaced"
+        if trio.current_time() - self._polled_at > QUIET_SECONDS:
+            return "librdkafka has not been polled lately"
+        return self.topics.trouble
 
     async def require_topic(self, name: str) -> int:
         """See `ingest.producer.Producer.require_topic`."""
@@ -171,6 +185,9 @@ class KafkaProducer:
     def _on_settled(self, delivery: Delivery) -> None:
         self._waiting.pop(delivery, None)
         self._late.pop(delivery, None)
+        if delivery.deadline < math.inf:  # else it was settled before it was even waited for
+            begun = delivery.deadline - self._answer_seconds
+            self.ledger.delivery_seconds.observe(trio.current_time() - begun)
         if self.draining:  # it may have been withdrawn by its caller, whom `drain` does not know
             self._rounds.value += 1
 
@@ -207,6 +224,8 @@ class KafkaProducer:
         while True:
             client = self._client
             arrived, alone = await trio.to_thread.run_sync(self._poll, client, limiter=self._limiter)
+            self._polled_at = trio.current_time()
+            self.statistics = arrived.statistics or self.statistics
             suspects = []
             for delivery, index, report in arrived.reports:
                 # A broker refuses a batch whole, for one record in it or for its size: each is tried alone.
@@ -249,10 +268,8 @@ class KafkaProducer:
 
     def _note_error(self, error: KafkaError) -> None:
         """What librdkafka says of its connections, several times a second while brokers are down."""
-        now = trio.current_time()
-        if now - self._told.get(error.name(), -math.inf) >= REPEAT_SECONDS:
-            self._told[error.name()] = now
-            log.warning("kafka error", extra={"code": error.name(), "error": error.str()})
+        extra = {"code": error.name(), "error": error.str()}
+        self._faults(logging.WARNING, "kafka error", extra, kind=error.name())
         self.topics.doubt()
 
     async def _sweep(self) -> None:

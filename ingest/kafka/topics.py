@@ -23,7 +23,7 @@ from ingest.options import TOPIC_NAME
 log = logging.getLogger(__name__)
 
 LIST_SECONDS = 1.0
-"""The least time between two requests for the cluster's topics; a new topic may be 404 for so long."""
+"""The time between two looks at the cluster, at the least; a new topic may be 404 for so long."""
 REFRESH_SECONDS = 10.0
 """How old the list of topics gets while nobody asks for an unknown one."""
 ANSWER_SECONDS = 0.9
@@ -31,6 +31,8 @@ ANSWER_SECONDS = 0.9
 
 A call of librdkafka cannot be ended early, so this is also what cancelling can have to wait for.
 """
+SILENT_LOOKS = 2
+"""After so many looks without an answer in a row, nothing of the cluster is believed to answer."""
 BATCH_OVERHEAD_BYTES = 128
 """What a batch of one record has beyond value, key and headers: 61 bytes of batch header, the record's
 own varints, and a margin for header lengths (KIP-98, message format v2)."""
@@ -86,6 +88,7 @@ class Topics:
         self._wake = RepeatedEvent()
         self._round_over = RepeatedEvent()
         self._down: str | None = None  # why no broker can be reached
+        self._silent_looks = 0  # looks without an answer since the last that had one
         self.batch_bytes: int | None = None
         """The smallest max.message.bytes among the topics in use; a batch above it is refused whole."""
 
@@ -93,6 +96,17 @@ class Topics:
     def reachable(self) -> bool:
         """Whether the cluster has been heard of, and is not known to be down."""
         return self._down is None and self._listed_at > -math.inf
+
+    @property
+    def trouble(self) -> str | None:
+        """Why records cannot be expected to be delivered now, as far as looking at the cluster shows."""
+        if self._down is not None:
+            return f"Kafka cannot be reached ({self._down})"
+        if self._listed_at == -math.inf:
+            return "Kafka has not been heard of yet"
+        if self._silent_looks >= SILENT_LOOKS:
+            return "Kafka does not answer"
+        return None
 
     def doubt(self) -> None:
         """Something says that the cluster may be down or has changed: ask it soon."""
@@ -142,20 +156,24 @@ class Topics:
         """Keep the list of topics fresh until cancelled."""
         while True:
             attempt_at = trio.current_time()
-            self._doubted = False
             asked = frozenset(self._asked)
             known = self._expected | asked | self._limits.keys()
-            answer = await trio.to_thread.run_sync(self._ask, known, limiter=self._limiter)
+            whole = asked or self._doubted or attempt_at >= self._listed_at + REFRESH_SECONDS
+            # A look-up by name would make a topic again that was deleted, where topics are made by that.
+            alive = None if whole or self._auto_create else next(iter(self._limits), None)
+            self._doubted = False
+            answer = await trio.to_thread.run_sync(self._ask, known, alive, limiter=self._limiter)
             if isinstance(answer, KafkaError):
+                self._silent_looks += 1
                 self._note_failure(answer)
-                pause = LIST_SECONDS
             else:
-                self._note(answer)
-                pause = REFRESH_SECONDS
-                self._tried = known
+                self._silent_looks = 0
+                if answer is not None:
+                    self._note(answer)
+                    self._tried = known
             self._round_over.set()
             if not (self._asked.keys() - asked or self._doubted):
-                with trio.move_on_after(pause):
+                with trio.move_on_after(LIST_SECONDS):
                     await self._wake.wait()
             # Topics that are listed already, or made, can be looked at now; only listing is rationed.
             if not self._asked or not (self._auto_create or self._asked.keys() <= self._listed):
@@ -184,25 +202,28 @@ class Topics:
                 log.warning("kafka unreachable", extra={"error": error.str()})
             self._down = error.str()
 
-    def _ask(self, names: frozenset[str]) -> ClusterTopics | KafkaError:
-        """One look at the cluster, in a thread.
+    def _ask(self, names: frozenset[str], alive: str | None) -> ClusterTopics | KafkaError | None:
+        """One look at the cluster, in a thread; with `alive` at that topic alone, just for an answer.
 
         What goes wrong is returned: raised through Trio, its traceback would keep the client, and with it
         librdkafka's threads, until some garbage collection.
         """
         try:
-            return self._look(names)
+            if self._admin is None:
+                # A client of its own: its connection is warm when a topic is to be described, and a slow
+                # look at the cluster holds up no record.
+                settings = {**self._settings, "statistics.interval.ms": 0}
+                self._admin = AdminClient(settings, logger=logging.getLogger("ingest.librdkafka"))
+            self._admin.poll(0)  # serves its log; nobody else does
+            if alive is None:
+                return self._look(self._admin, names)
+            self._admin.list_topics(alive, timeout=ANSWER_SECONDS)  # costs little, however many there are
+            return None
         except KafkaException as error:
             reason: KafkaError = error.args[0]
             return reason
 
-    def _look(self, names: frozenset[str]) -> ClusterTopics:
-        if self._admin is None:
-            # A client of its own: its connection is warm when a topic is to be described, and a slow look
-            # at the cluster holds up no record.
-            self._admin = AdminClient(dict(self._settings), logger=logging.getLogger("ingest.librdkafka"))
-        admin = self._admin
-        admin.poll(0)  # serves its log; nobody else does
+    def _look(self, admin: AdminClient, names: frozenset[str]) -> ClusterTopics:
         if self._auto_create:
             for name in names - self._listed:
                 admin.list_topics(name, timeout=ANSWER_SECONDS)  # a look-up by name is what creates it

@@ -116,7 +116,10 @@ async def open_ingest(
         command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
     process = await trio.lowlevel.open_process(
-        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**clean, **environ}
+        command,
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**clean, "INGEST_MANAGEMENT__PORT": "0", **environ},
     )
     async with trio.open_nursery() as nursery:
         server = IngestProcess(process)

@@ -1,0 +1,81 @@
+"""What an operator and an orchestrator ask: /healthz, /readyz and /metrics, on a listener of their own."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import Protocol
+
+import trio
+
+from ingest.answers import error_response, json_response
+from ingest.config import Timeouts
+from ingest.errors import MethodNotAllowed, NotFound
+from ingest.http.connection import Connection
+from ingest.http.http1_protocol import HTTP1Protocol
+from ingest.http.listeners import Listeners
+from ingest.http.messages import Response
+from ingest.http.streams import ByteStream
+from ingest.management.exposition import Registry, exposition
+from ingest.routing import origin_form
+
+MOST_CONNECTIONS = 16
+"""Open at once.  They are not taken from `limits.connections`, so that a full service can still be seen."""
+TIMEOUTS = Timeouts(head_seconds=5, idle_seconds=5, body_grace_seconds=1, send_seconds=5)
+"""Short, so that whoever holds connections cannot keep a probe out for long."""
+
+_ALLOW = "GET, HEAD"
+
+
+class Seen(Protocol):
+    """What is to be seen of a service."""
+
+    @property
+    def reasons(self) -> Sequence[str]:
+        """Why records cannot be taken; empty while they can."""
+
+
+class Pages:
+    """Handles requests, for `ingest.http.connection.Connection`."""
+
+    def __init__(self, seen: Seen, metrics: Registry) -> None:
+        """`seen` is the service; `metrics` its and its process's."""
+        self._seen = seen
+        self._registry = metrics
+
+    def connect(self, stream: ByteStream, peer: str) -> Connection:
+        """The connection of a stream and a peer's address."""
+        return Connection(stream, peer, HTTP1Protocol(), self, error_response, TIMEOUTS)
+
+    async def __call__(self, exchange: Connection) -> Response:
+        """Answer one request."""
+        request = exchange.request
+        path = origin_form(request.target).partition("?")[0]
+        pages = {"/healthz": self._health, "/readyz": self._ready, "/metrics": self._metrics}
+        page = pages.get(path)
+        if page is None:
+            return error_response(NotFound(f"there is only {', '.join(pages)} here"))
+        if request.method not in ("GET", "HEAD"):
+            return error_response(MethodNotAllowed(f"{path} is to be read with GET or HEAD", _ALLOW))
+        accept = request.field(b"accept") or b""
+        return page(accept.decode("latin-1"))
+
+    def _health(self, accept: str) -> Response:
+        """The process lives, and its event loop turns: that is what an answer shows."""
+        return json_response(200, {"alive": True})
+
+    def _ready(self, accept: str) -> Response:
+        reasons = self._seen.reasons
+        return json_response(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+
+    def _metrics(self, accept: str) -> Response:
+        text, media_type = exposition(self._registry, accept)
+        return Response(200, ((b"content-type", media_type.encode()),), text)
+
+
+async def serve_pages(sockets: list[socket.socket], pages: Pages) -> None:
+    """Accept and answer until cancelled, which closes every connection."""
+    listeners = Listeners(sockets, pages.connect, most=MOST_CONNECTIONS)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listeners.sweep)
+        nursery.start_soon(listeners.accept, nursery)
