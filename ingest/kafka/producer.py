@@ -34,6 +34,8 @@ CHANNEL_DELIVERIES = 16_384
 """Deliveries that can wait in the channel; their bytes are on the budget."""
 BATCH_RECORDS = 10_000
 """About how many records one hop into the thread hands over; more would hold up the next answers."""
+REPORTS_A_TURN = 64
+"""How many reports are settled before other tasks get their turn: a slow broker's come by the thousand."""
 POLL_SECONDS = 0.1
 """How long the poll thread waits for a report: what ending it takes at the most."""
 POLL_ALONE_SECONDS = 0.005
@@ -227,7 +229,10 @@ class KafkaProducer:
             self._polled_at = trio.current_time()
             self.statistics = arrived.statistics or self.statistics
             suspects = []
-            for delivery, index, report in arrived.reports:
+            for count, (delivery, index, report) in enumerate(arrived.reports, 1):
+                if not count % REPORTS_A_TURN:
+                    # Each may wake a task that writes an answer.  Not to be cancelled between two reports.
+                    await trio.lowlevel.cancel_shielded_checkpoint()
                 # A broker refuses a batch whole, for one record in it or for its size: each is tried alone.
                 if isinstance(report, RecordRefused | TooLarge):
                     suspects.append((delivery, index))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -25,7 +26,7 @@ from ingest.errors import (
     UnknownTopic,
 )
 from ingest.kafka.client import check_settings
-from ingest.kafka.producer import CHANNEL_DELIVERIES, PURGE_SECONDS, KafkaProducer
+from ingest.kafka.producer import CHANNEL_DELIVERIES, PURGE_SECONDS, REPORTS_A_TURN, KafkaProducer
 from ingest.producer import Delivery, Ledger
 from ingest.records import DeliveryReport, Receipt, Record
 from tests.mock_kafka import PRODUCE, MockKafka, open_mock_kafka
@@ -88,6 +89,32 @@ async def test_a_full_librdkafka_lets_the_rest_wait_and_keeps_the_order(kafka: M
         assert producer.ledger == Ledger(accepted=420, delivered=420)
         assert budget.held_bytes == 0
     assert kafka.values("t") == [b"%d %d" % (number, part) for number in range(60) for part in range(7)]
+
+
+async def test_a_burst_of_reports_leaves_turns_to_other_tasks(kafka: MockKafka) -> None:
+    turn = 0
+    woken: Counter[int] = Counter()
+
+    async def take_turns() -> None:
+        nonlocal turn
+        while True:
+            await trio.lowlevel.checkpoint()
+            turn += 1
+
+    async def send(number: int) -> None:
+        await producer.send([Record("t", b"%d" % number)])
+        woken[turn] += 1
+
+    async with kafka.open_producer() as producer, trio.open_nursery() as nursery:
+        await connect(producer)
+        kafka.set_latency(0.5)  # so that most of the reports come together
+        nursery.start_soon(take_turns)
+        async with trio.open_nursery() as senders:
+            for number in range(1000):
+                senders.start_soon(send, number)
+        nursery.cancel_scope.cancel()
+    assert woken.total() == 1000
+    assert max(woken.values()) <= 2 * REPORTS_A_TURN  # Trio shuffles those that run in one turn
 
 
 async def test_at_the_deadline_what_librdkafka_has_is_unknown_and_what_waits_never_reaches_the_topic(
