@@ -226,30 +226,32 @@ def _leaves(group: BaseExceptionGroup[ConfigError]) -> Iterator[ConfigError]:
 async def _serve(config: ingest.Config) -> int:
     """Serve until a signal; returns the exit code."""
     server: ingest.Server | None = None
-    abandoned = False
+    drained = False
+    # What comes after the end must not take the place of its exit code, as the default action would.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             abandoning = nursery.cancel_scope
 
             async def obey() -> None:
-                nonlocal abandoned
                 await anext(signals)
                 if server is None:
                     abandoning.cancel()
                     return
                 nursery.start_soon(server.shutdown)
                 await anext(signals)
-                abandoned = True
                 abandoning.cancel()
 
             async with trio.open_nursery() as serving:
                 nursery.start_soon(obey)
                 server = await serving.start(ingest.serve, config)
+            drained = True
             nursery.cancel_scope.cancel()
     if server is None:
         return 0
     ledger = server.ledger
-    return 1 if abandoned or ledger.unknown or ledger.lost or ledger.pending else 0
+    return 1 if not drained or ledger.unknown or ledger.lost or ledger.pending else 0
 
 
 def _inside_broker() -> str:

@@ -71,8 +71,12 @@ class Client:
         status, fields = await self.head()
         if to_head or status < 200 or status == 204:
             return Answer(status, fields, b"")
+        return Answer(status, fields, await self.content(fields))
+
+    async def content(self, fields: dict[str, str]) -> bytes:
+        """The whole content of an answer, by the fields of its head."""
         if "content-length" in fields:
-            return Answer(status, fields, await self._take(int(fields["content-length"])))
+            return await self._take(int(fields["content-length"]))
         content = b""
         if fields.get("transfer-encoding") == "chunked":
             while piece := await self.chunk():
@@ -80,7 +84,7 @@ class Client:
         else:
             assert fields["connection"] == "close"
             content = await self.rest()
-        return Answer(status, fields, content)
+        return content
 
     async def head(self) -> tuple[int, dict[str, str]]:
         """Status and fields of the next answer, for one whose content is read as it comes."""

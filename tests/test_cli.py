@@ -212,6 +212,16 @@ def test_a_second_signal_abandons_what_is_pending_and_exits_with_1(start: Start)
             assert service.wait(SECONDS) == 1
 
 
+def test_a_signal_after_the_drain_leaves_the_exit_code_as_it_is(start: Start) -> None:
+    with start("serve", "--port", "0") as service:
+        listening(service)
+        service.send_signal(signal.SIGTERM)
+        line_with(service, " drained ")
+        while service.poll() is None:
+            service.send_signal(signal.SIGTERM)
+        assert service.returncode == 0
+
+
 def test_an_outcome_left_unknown_by_the_drain_is_exit_code_1(start: Start) -> None:
     with start("serve", "--port", "0") as kafka:
         brokers = listening(kafka).brokers

@@ -9,7 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -29,6 +29,8 @@ class IngestProcess:
         """Its lines, as they came."""
         self.port = 0
         self.clients: list[Client] = []
+        self.refuses = False
+        """Whether it was seen not to take connections any more."""
         self._listens = trio.Event()
         self._log_ended = trio.Event()
 
@@ -53,7 +55,12 @@ class IngestProcess:
 
     async def connect(self) -> Client:
         """A new connection to it, closed with it at the latest."""
-        client = Client(await trio.open_tcp_stream("127.0.0.1", self.port))
+        try:
+            stream = await trio.open_tcp_stream("127.0.0.1", self.port)
+        except OSError:
+            self.refuses = True
+            raise
+        client = Client(stream)
         self.clients.append(client)
         return client
 
@@ -69,9 +76,16 @@ class IngestProcess:
 
     def drained(self) -> dict[str, float]:
         """The fields of the line with which a drain ends; empty where there is none."""
+        return self._last("drained")
+
+    def abandoned(self) -> dict[str, float]:
+        """The same for the line that stands there instead when it was told not to wait."""
+        return self._last("abandoned")
+
+    def _last(self, event: str) -> dict[str, float]:
         for line in self.log:
-            if " drained " in line:
-                pairs = (pair.split("=") for pair in shlex.split(line.partition(" drained ")[2]))
+            if f" {event} " in line:
+                pairs = (pair.split("=") for pair in shlex.split(line.partition(f" {event} ")[2]))
                 return {name: float(value) for name, value in pairs}
         return {}
 
@@ -105,13 +119,17 @@ class IngestProcess:
 
 @contextlib.asynccontextmanager
 async def open_ingest(
-    *arguments: str, environ: Mapping[str, str] = {}, files: int | None = None
+    *arguments: str,
+    environ: Mapping[str, str] = {},
+    files: int | None = None,
+    program: Sequence[str] = ("ingest",),
 ) -> AsyncIterator[IngestProcess]:
     """Run `ingest serve` on a free port; killed at the end if it still runs.
 
-    `files` limits what it may have open, as `ulimit -n` does, past which it cannot go.
+    `files` limits what it may have open, as `ulimit -n` does, past which it cannot go.  `program` is a
+    module with the same command line, and arguments of its own before it.
     """
-    command = [sys.executable, "-m", "ingest", "serve", "--port", "0", *arguments]
+    command = [sys.executable, "-m", *program, "serve", "--port", "0", *arguments]
     if files is not None:
         command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
