@@ -21,6 +21,7 @@ from ingest.records import Record
 
 PRODUCE = 0
 METADATA = 3
+INIT_PRODUCER_ID = 22
 """Kafka's API keys (https://kafka.apache.org/protocol#protocol_api_keys)."""
 
 
@@ -60,6 +61,8 @@ _set_rtt = _function("rd_kafka_mock_broker_set_rtt", _int, _pointer, _int, _int)
 _push_errors = _function(
     "rd_kafka_mock_push_request_errors_array", None, _pointer, _short, _size, ctypes.POINTER(_int)
 )
+_clear_errors = _function("rd_kafka_mock_clear_request_errors", None, _pointer, _short)
+_set_leader = _function("rd_kafka_mock_partition_set_leader", _int, _pointer, _text, _int, _int)
 _track = _function("rd_kafka_mock_start_request_tracking", None, _pointer)
 _requests = _function("rd_kafka_mock_get_requests", ctypes.POINTER(_pointer), _pointer, _size_out)
 _request_key = _function("rd_kafka_mock_request_api_key", _short, _pointer)
@@ -87,28 +90,34 @@ class MockKafka:
             poke.join()
 
     def _connect(self) -> None:
-        host, _, port = self.address.partition(":")
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection((host, int(port))):
-            pass
+        for address in self.address.split(","):
+            host, _, port = address.partition(":")
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection((host, int(port))):
+                pass
 
-    def create(self, topic: str, partitions: int = 1) -> None:
+    def create(self, topic: str, partitions: int = 1, replicas: int = 1) -> None:
         with self._awake():
-            error = _topic_create(self._cluster, topic.encode(), partitions, 1)
+            error = _topic_create(self._cluster, topic.encode(), partitions, replicas)
         assert error == 0, KafkaError(error).str()
+
+    def lead(self, topic: str, partition: int, broker: int) -> None:
+        """Make `broker`, from 1, the partition's leader."""
+        with self._awake():
+            assert _set_leader(self._cluster, topic.encode(), partition, broker) == 0
 
     def set_topic_error(self, topic: str, code: int) -> None:
         """What look-ups of `topic` answer from now on; 0 heals it."""
         with self._awake():
             _topic_set_error(self._cluster, topic.encode(), code)
 
-    def down(self) -> None:
-        """Every broker closes its connections and refuses new ones."""
+    def down(self, broker: int = _ALL_BROKERS) -> None:
+        """One broker, from 1, or every one closes its connections and refuses new ones."""
         with self._awake():
-            assert _set_down(self._cluster, _ALL_BROKERS) == 0
+            assert _set_down(self._cluster, broker) == 0
 
-    def up(self) -> None:
+    def up(self, broker: int = _ALL_BROKERS) -> None:
         with self._awake():
-            assert _set_up(self._cluster, _ALL_BROKERS) == 0
+            assert _set_up(self._cluster, broker) == 0
 
     def set_latency(self, seconds: float) -> None:
         """How long every broker takes to answer."""
@@ -119,6 +128,10 @@ class MockKafka:
         """Answer the next requests of this kind with these errors; `_TRANSPORT` hangs up."""
         codes = [code(name) for name in names]
         _push_errors(self._cluster, api_key, len(codes), (_int * len(codes))(*codes))
+
+    def stop_failing(self, api_key: int) -> None:
+        """Forget the errors of `fail` that have not been answered yet."""
+        _clear_errors(self._cluster, api_key)
 
     def track(self) -> None:
         """Keep every request's kind and time from now on, for `requests`."""

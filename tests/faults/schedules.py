@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -139,6 +140,11 @@ class Service:
             await self._changed.wait()
         return self._server
 
+    @property
+    def last_lines(self) -> list[str]:
+        """What the one that runs logged last."""
+        return self._server.log[-30:] if self._server is not None else []
+
     async def run(self) -> None:
         """Keep one running."""
         while not self.over:
@@ -181,6 +187,18 @@ class Service:
         assert drained["accepted"] == drained["delivered"] + drained["failed"] + drained["unknown"], drained
         lost = any("record answered 202 was not delivered" in line for line in server.log)
         assert code == (1 if drained["unknown"] or lost else 0), (code, drained)
+
+
+@contextlib.contextmanager
+def within(seconds: float, journal: Journal, service: Service) -> Iterator[None]:
+    """Fail after so many seconds, and tell what was answered and what the process said last."""
+    try:
+        with trio.fail_after(seconds):
+            yield
+    except trio.TooSlowError as error:
+        error.add_note(f"answers: {dict(journal.statuses)}, {dict(journal.fates)}")
+        error.add_note("\n".join(service.last_lines))
+        raise
 
 
 class Run(NamedTuple):
@@ -228,7 +246,7 @@ async def run_schedule(schedule: Schedule, kafka: RealKafka, topic: str, *, reco
             for party in (BROKER_FAULTS, INGEST_FAULTS, (Fault.RESET,)):
                 events = [event for event in schedule.events if event.fault in party]
                 faults.start_soon(_do, events, kafka, service, senders)
-        with trio.fail_after(RECOVERY_SECONDS):
+        with within(RECOVERY_SECONDS, journal, service):
             await journal.wait_for(200, count=2 * schedule.load.connections)
             await journal.wait_until(lambda: journal.fates[Fate.DELIVERED] >= records)
         senders.stopped = True

@@ -10,7 +10,7 @@ import trio
 from tests.broker.kafka_server import RealKafka
 from tests.faults.journal import Journal
 from tests.faults.load import Kind, Load, Senders
-from tests.faults.schedules import Fault, Service, do_to
+from tests.faults.schedules import Fault, Service, do_to, within
 from tests.faults.verdict import Verdict, judge
 
 pytestmark = pytest.mark.broker
@@ -37,12 +37,12 @@ async def verdict_on(how: str, kafka: RealKafka, topic: str, *settings: str) -> 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(service.run)
         senders.start(nursery, service.serving)
-        with trio.fail_after(30):
+        with within(30, journal, service):
             await journal.wait_for(200, count=50)
         for _ in range(3):
             await do_to(kafka, Fault.FREEZE, FROZEN_SECONDS)
             await trio.sleep(0.3)
-        with trio.fail_after(30):
+        with within(30, journal, service):
             await journal.wait_for(200, count=50)
         senders.stopped = True
         await service.end()
