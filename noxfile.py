@@ -28,7 +28,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types of package, tests and this file, by mypy --strict."""
-    session.install("-e", ".[test]", "mypy>=1.18", "nox")
+    session.install("-e", ".[test]", "mypy>=1.18", "nox", "types-PyYAML")
     session.run("mypy")
 
 
