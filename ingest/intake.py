@@ -21,7 +21,7 @@ from ingest.metrics import NO_ROUTE, Metrics
 from ingest.producer import Producer
 from ingest.records import RECORD_OVERHEAD_BYTES, Receipt
 from ingest.routing import Match, Router
-from ingest.streaming import Stream
+from ingest.streaming import Stream, Streams
 
 GROWTH_BYTES = 65_536
 """By how much the hold of content of unknown length grows at a time."""
@@ -42,6 +42,7 @@ class Intake:
         self._metrics = metrics
         self._access_log = config.log.access
         self._faults = faults
+        self._streams = Streams()
         # An id that no other process gives: a random part of this process's own, then a count.
         self._ids = (
             b"%s-%x" % (prefix, count)
@@ -94,7 +95,9 @@ class Intake:
         if intent.wait_seconds == 0 and self._producer.full:
             raise Overloaded("too many requests wait for Kafka already")
         if intent.media_type in NDJSON_TYPES and not match.tombstone:
-            stream = Stream(exchange, intent, self._producer, self._budget, self._answer_seconds, name)
+            stream = Stream(
+                self._streams, exchange, intent, self._producer, self._budget, self._answer_seconds, name
+            )
             return await stream.run(), stream.accepted
         return await self._one_record(exchange, intent)
 

@@ -7,6 +7,7 @@ read, and a few batches are on their way at a time.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -22,8 +23,12 @@ from ingest.intent import Intent
 from ingest.producer import Delivery, Producer
 from ingest.records import RECORD_OVERHEAD_BYTES, DeliveryReport, Receipt
 
-BATCHES_IN_FLIGHT = 8
-"""How many batches of one request may be without reports while more of it is read."""
+BATCHES_IN_FLIGHT = 16
+"""How many batches of all streams together may be without reports; beyond it each stream may have one.
+
+What a batch costs while it is on its way or waits for a client to read is many times its content, and
+the records of everybody else queue behind it.
+"""
 COMMON_BYTES = 4_096
 """The most bytes of key and headers that every line gets: a short line must not become a long record."""
 LISTED_FAILURES = 100
@@ -32,11 +37,25 @@ LISTED_FAILURES = 100
 _encode = msgspec.json.Encoder().encode
 
 
+class Streams:
+    """What the streams of one service share."""
+
+    def __init__(self) -> None:
+        self.turn = trio.Lock()
+        """Whoever has it may compute for a batch's length; it comes round once in each pass of the loop.
+
+        Without it twenty streams would have a batch each in one pass, and everybody else would wait.
+        """
+        self.batches = 0
+        """Batches that have no report, or whose results the client has not taken yet."""
+
+
 class Stream:
     """One NDJSON request, from its admission to its answer."""
 
     def __init__(
         self,
+        streams: Streams,
         exchange: Connection,
         intent: Intent,
         producer: Producer,
@@ -51,6 +70,7 @@ class Stream:
             )
         if intent.queued and intent.match.offsets:
             raise BadRequest("offsets=true asks for what is not known yet when the answer is 202")
+        self._streams = streams
         self._exchange = exchange
         self._intent = intent
         self._producer = producer
@@ -64,6 +84,7 @@ class Stream:
             validate=intent.match.validate,
         )
         self._in_flight: deque[tuple[Delivery | None, Lines]] = deque()
+        self._batches = 0  # our part of streams.batches
         self.accepted = 0
         """Lines that were taken so far."""
         self._failed = 0
@@ -82,14 +103,12 @@ class Stream:
         try:
             try:
                 while data := await self._exchange.receive():
-                    for lines in self._decoder.feed(data):
-                        await self._take(lines)
+                    await self._take_all(self._decoder.feed(data))
                     while self._intent.match.offsets and self._in_flight:
                         await self._settle_oldest()  # the client may wait for these before it sends more
                     if self._decoder.held_bytes > hold.size:
                         hold.grow(self._decoder.held_bytes - hold.size)
-                for lines in self._decoder.end():
-                    await self._take(lines)
+                await self._take_all(iter(self._decoder.end()))
             except IngestError as cause:
                 error = cause  # the rest cannot be read; what was accepted keeps its own outcome
             while self._in_flight:
@@ -101,7 +120,18 @@ class Stream:
             raise
         finally:
             hold.release()
+            self._streams.batches -= self._batches
         return await self._answer(error)
+
+    async def _take_all(self, batches: Iterator[Lines]) -> None:
+        while True:
+            while self._in_flight and self._streams.batches >= BATCHES_IN_FLIGHT:
+                await self._settle_oldest()
+            async with self._streams.turn:
+                lines = next(batches, None)
+            if lines is None:
+                return
+            await self._take(lines)
 
     async def _take(self, lines: Lines) -> None:
         delivery = None
@@ -110,16 +140,16 @@ class Stream:
                 delivery = await self._submit(lines)
             except IngestError as error:
                 refused = Lines([], [], [*lines.failures, *((number, error) for number in lines.numbers)])
-                self._in_flight.append((None, refused))
+                self._enter(None, refused)
                 raise
-        self._in_flight.append((delivery, lines))
-        if delivery is None:
-            # Lines that became no records wait for nobody, and must not keep the loop either.
-            await trio.lowlevel.checkpoint()
-            if len(self._in_flight) == 1:
-                await self._settle_oldest()
-        while len(self._in_flight) > BATCHES_IN_FLIGHT:
+        self._enter(delivery, lines)
+        if delivery is None and len(self._in_flight) == 1:
             await self._settle_oldest()
+
+    def _enter(self, delivery: Delivery | None, lines: Lines) -> None:
+        self._in_flight.append((delivery, lines))
+        self._batches += 1
+        self._streams.batches += 1
 
     async def _submit(self, lines: Lines) -> Delivery:
         # The lines are here already, so they wait for room even where a new request is refused: nothing
@@ -138,6 +168,20 @@ class Stream:
         if delivery is not None and not self._intent.queued:
             reports = await delivery.wait()
         self._in_flight.popleft()
+        if self._intent.match.offsets:
+            async with self._streams.turn:
+                results = self._settle(lines, reports)
+            # While the client does not read, the results' bytes are kept and not what they were made of.
+            del delivery, lines, reports
+            await self._start()
+            await self._exchange.send(results)
+        else:
+            self._settle(lines, reports)
+        self._batches -= 1
+        self._streams.batches -= 1
+
+    def _settle(self, lines: Lines, reports: list[DeliveryReport]) -> bytes:
+        """Count what became of a batch; its lines' results where they are asked for."""
         if self._intent.queued:
             self.accepted += len(lines.records)
         failures = list(lines.failures)
@@ -148,8 +192,7 @@ class Stream:
                 failures.append((number, report))
         failures.sort(key=lambda failure: failure[0])
         self._note(failures)
-        if self._intent.match.offsets:
-            await self._send_results(lines, reports, failures)
+        return self._results(lines, reports, failures) if self._intent.match.offsets else b""
 
     def _note(self, failures: list[tuple[int, IngestError]]) -> None:
         self._failed += len(failures)
@@ -162,9 +205,9 @@ class Stream:
             if len(self._listed) < LISTED_FAILURES:
                 self._listed.append({"line": number} | error_body(error))
 
-    async def _send_results(
+    def _results(
         self, lines: Lines, reports: list[DeliveryReport], failures: list[tuple[int, IngestError]]
-    ) -> None:
+    ) -> bytes:
         results: list[tuple[int, dict[str, Any]]] = [
             (number, error_body(error)) for number, error in failures
         ]
@@ -172,10 +215,7 @@ class Stream:
             if isinstance(report, Receipt):
                 results.append((number, {"partition": report.partition, "offset": report.offset}))
         results.sort(key=lambda result: result[0])
-        await self._start()
-        await self._exchange.send(
-            b"".join(_encode({"line": number} | body) + b"\n" for number, body in results)
-        )
+        return b"".join(_encode({"line": number} | body) + b"\n" for number, body in results)
 
     async def _start(self) -> None:
         if not self._started:

@@ -9,7 +9,7 @@ from ingest.errors import IngestError, TooLarge
 from ingest.formats.keys import decode_json, key_at
 from ingest.records import Record
 
-BATCH_LINES = 1_000
+BATCH_LINES = 500
 """The most lines of one batch, which bounds what it costs of the budget at once."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 
 import trio
@@ -17,14 +18,24 @@ CONNECTING = 64
 LOOK_SECONDS = 0.02
 
 
-async def connect(server: IngestProcess, address: str = ADDRESS) -> trio.SocketStream:
-    """A connection from `address`, any of 127.0.0.0/8."""
-    return await trio.open_tcp_stream("127.0.0.1", server.port, local_address=address)
+async def connect(
+    server: IngestProcess, address: str = ADDRESS, *, receive_bytes: int | None = None
+) -> trio.SocketStream:
+    """A connection from `address`, any of 127.0.0.0/8.
+
+    `receive_bytes` is what the kernel takes of the answers of a client that does not read.
+    """
+    connected = trio.socket.socket()
+    if receive_bytes is not None:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    await connected.bind((address, 0))
+    await connected.connect(("127.0.0.1", server.port))
+    return trio.SocketStream(connected)
 
 
 @contextlib.asynccontextmanager
 async def open_crowd(
-    server: IngestProcess, size: int, address: str = ADDRESS
+    server: IngestProcess, size: int, address: str = ADDRESS, *, receive_bytes: int | None = None
 ) -> AsyncIterator[list[trio.SocketStream]]:
     """So many connections, closed at the end."""
     crowd: list[trio.SocketStream] = []
@@ -32,7 +43,7 @@ async def open_crowd(
 
     async def join() -> None:
         async with limiter:
-            crowd.append(await connect(server, address))
+            crowd.append(await connect(server, address, receive_bytes=receive_bytes))
 
     try:
         async with trio.open_nursery() as nursery:
@@ -51,6 +62,11 @@ async def read_to_end(stream: trio.SocketStream) -> bytes:
         while data := await stream.receive_some(65_536):
             received += data
     return received
+
+
+def has_failed(stream: trio.SocketStream) -> bool:
+    """Whether the server has reset the connection, without reading from it."""
+    return stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
 
 async def until(condition: Callable[[], bool], seconds: float) -> float:
