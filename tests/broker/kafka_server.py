@@ -235,6 +235,11 @@ class RealKafka:
             else:
                 return
 
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        return self._running().pid
+
     def is_running(self) -> bool:
         return self._process is not None
 

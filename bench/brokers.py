@@ -1,0 +1,134 @@
+"""The brokers: librdkafka's mock cluster in a process of its own, and a real Apache Kafka.
+
+Each measurement gets a topic that nobody has written to: on the mock cluster, which cannot delete one, a
+fresh cluster with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from bench.processes import on_cores, running
+from tests.broker.kafka_server import RealKafka, kafka_version
+from tests.mock_kafka import code
+
+TOPIC = "measured"
+PARTITIONS = 4
+READ_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """An empty topic, and the process whose CPU time is the broker's."""
+
+    address: str
+    topic: str
+    pid: int
+
+
+Broker = Callable[[], contextlib.AbstractContextManager[Target]]
+"""Gives a new target on each call."""
+
+
+@contextlib.contextmanager
+def open_mock(wanted: frozenset[int]) -> Iterator[Broker]:
+    """The mock cluster, on these cores."""
+
+    @contextlib.contextmanager
+    def target() -> Iterator[Target]:
+        command = [sys.executable, "-m", "bench.mock_broker", TOPIC, str(PARTITIONS)]
+        with running(command, wanted, subprocess.DEVNULL, talks=True) as process:
+            assert process.stdout is not None
+            address = process.stdout.readline().decode().strip()
+            assert address, "the mock cluster did not start"
+            yield Target(address, TOPIC, process.pid)
+
+    yield target
+
+
+@contextlib.contextmanager
+def open_kafka(wanted: frozenset[int]) -> Iterator[Broker]:
+    """A real Kafka, on these cores.
+
+    Raises `tests.broker.kafka_server.KafkaMissing` where Java or its jars are.
+    """
+    with tempfile.TemporaryDirectory(prefix="ingest-bench-") as folder:
+        server = RealKafka(Path(folder))
+        with on_cores(wanted):
+            server.start()
+        names = iter(range(1_000_000))
+
+        @contextlib.contextmanager
+        def target() -> Iterator[Target]:
+            config = {"file.delete.delay.ms": "0"}  # or the disk fills with what was measured before
+            topic = server.create_topic(f"{TOPIC}-{next(names)}", PARTITIONS, config)
+            try:
+                yield Target(server.bootstrap_servers, topic, server.pid)
+            finally:
+                admin = AdminClient({"bootstrap.servers": server.bootstrap_servers, "log_level": 2})
+                admin.delete_topics([topic], operation_timeout=30)[topic].result(30)
+
+        try:
+            yield target
+        finally:
+            server.stop()
+
+
+BROKERS: dict[str, Callable[[frozenset[int]], contextlib.AbstractContextManager[Broker]]] = {
+    "mock": open_mock,
+    "kafka": open_kafka,
+}
+
+
+def version(broker: str) -> str:
+    """Which one it is, for the results."""
+    return f"Apache Kafka {kafka_version()}" if broker == "kafka" else "librdkafka's mock cluster"
+
+
+Place = tuple[int, int]
+"""A partition, and an offset in it."""
+
+
+def read(target: Target, at_least: int) -> dict[Place, bytes]:
+    """Every record's value; waits a while for so many, and then gives what there is."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": target.address,
+            "group.id": "bench",  # required by the client; nothing joins it
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 10,
+            "log_level": 2,
+        }
+    )
+    found: dict[Place, bytes] = {}
+    deadline = time.monotonic() + READ_SECONDS
+    try:
+        consumer.assign([TopicPartition(target.topic, partition, 0) for partition in range(PARTITIONS)])
+        ends = 0
+        while (len(found) < at_least or ends < PARTITIONS) and time.monotonic() < deadline:
+            for message in consumer.consume(10_000, timeout=0.2):
+                error, partition, offset = message.error(), message.partition(), message.offset()
+                if error is not None:
+                    if error.code() != code("_PARTITION_EOF"):
+                        raise KafkaException(error)
+                    ends += 1
+                    continue
+                value = message.value()
+                assert partition is not None
+                assert offset is not None
+                assert isinstance(value, bytes)
+                found[partition, offset] = value
+    finally:
+        consumer.close()
+    return found

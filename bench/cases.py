@@ -1,0 +1,80 @@
+"""What is measured: a case is one load at one setting, and the plan is the list of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+RECORD, LINES, VALIDATED, KEYED = "record", "lines", "lines validated", "lines with key_field"
+"""What a request's content is: one record, or NDJSON, whose lines are passed on, parsed, or looked into."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One load at one setting; every system that takes part gets the same."""
+
+    promise: str = "delivered"
+    connections: int = 64
+    size_bytes: int = 200
+    """Of one record's value."""
+    linger_ms: int = 1
+    content: str = RECORD
+    lines: int = 1
+    """Records a request."""
+    pinned: bool = True
+    """Whether the server has one core, and load and broker the other."""
+    batch_bytes: int = 1_000_000
+    broker: str = "mock"
+
+    def __str__(self) -> str:
+        what = f"{self.lines} {self.content}" if self.content != RECORD else "one record"
+        linger = f"linger.ms {self.linger_ms}"
+        parts = [self.promise, what, f"{self.size_bytes} B", f"{self.connections} connections", linger]
+        parts += [] if self.pinned else ["not pinned"]
+        parts += [] if self.batch_bytes == 1_000_000 else [f"batch.size {self.batch_bytes}"]
+        return ", ".join([*parts, {"mock": "mock cluster", "kafka": "Apache Kafka"}[self.broker]])
+
+
+RECORDS = [
+    Case(connections=512),
+    Case(),
+    Case(linger_ms=0),
+    Case(promise="queued"),
+    Case(size_bytes=4096),
+    Case(promise="queued", size_bytes=4096),
+]
+BATCHES = [
+    Case(connections=8, content=content, lines=lines)
+    for lines, content in itertools.product((100, 1000), (LINES, VALIDATED, KEYED))
+]
+WORKERS = [Case(pinned=False)]
+ALONE = [Case(connections=1, linger_ms=0)]
+
+PLAN = {"records": RECORDS, "batches": BATCHES, "workers": WORKERS, "alone": ALONE}
+"""What is measured where nobody says otherwise; `bench.figures` asks for cases of this list."""
+
+
+def plan(groups: Sequence[str], brokers: Sequence[str]) -> list[Case]:
+    """The cases of these groups of `PLAN`, for each broker."""
+    cases = [case for group in groups for case in PLAN[group]]
+    return [dataclasses.replace(case, broker=broker) for broker in brokers for case in cases]
+
+
+def grid(
+    promises: Sequence[str],
+    connections: Sequence[int],
+    sizes: Sequence[int],
+    lingers: Sequence[int],
+    batches: Sequence[int],
+    brokers: Sequence[str],
+    *,
+    pinned: bool,
+) -> list[Case]:
+    """Every combination, with one record a request."""
+    axes = itertools.product(brokers, promises, connections, sizes, lingers, batches)
+    return [
+        Case(promise, count, size, linger, pinned=pinned, batch_bytes=batch, broker=broker)
+        for broker, promise, count, size, linger, batch in axes
+    ]

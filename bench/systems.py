@@ -1,0 +1,158 @@
+"""The systems: how each is started for a case, and where its requests go."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.brokers import Target
+from bench.cases import KEYED, LINES, RECORD, VALIDATED, Case
+from bench.processes import running
+
+START_SECONDS = 20.0
+
+
+class NotStarted(Exception):
+    """A system that does not exist here, or does not come up; the text is its own last word."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One HTTP server; `command` gives its command line for a case, a port and a folder of its own."""
+
+    name: str
+    command: Callable[[Case, Target, int, Path], list[str]]
+    takes: Callable[[Case], bool]
+    """Whether it has a part in a case."""
+
+
+class Server(NamedTuple):
+    """A system that answers."""
+
+    pid: int
+    port: int
+
+
+def _peer(module: str, *options: str) -> Callable[[Case, Target, int, Path], list[str]]:
+    def command(case: Case, target: Target, port: int, _folder: Path) -> list[str]:
+        program = [sys.executable, "-m", f"bench.peers.python.{module}", f"--port={port}"]
+        kafka = [f"--brokers={target.address}", f"--topic={target.topic}"]
+        grid = [f"--linger-ms={case.linger_ms}", f"--batch-bytes={case.batch_bytes}"]
+        return [*program, *kafka, f"--promise={case.promise}", *grid, *options]
+
+    return command
+
+
+def _ingest(*options: str) -> Callable[[Case, Target, int, Path], list[str]]:
+    def command(case: Case, target: Target, port: int, folder: Path) -> list[str]:
+        config = folder / "ingest.toml"
+        # A topic's name and a promise are plain enough for JSON's quotes to be TOML's.
+        config.write_text(
+            f"[[routes]]\npath = '/'\ntopic = {json.dumps(target.topic)}\npromise = '{case.promise}'\n"
+            f"[kafka]\n'linger.ms' = {case.linger_ms}\n'batch.size' = {case.batch_bytes}\n"
+        )
+        program = [sys.executable, "-m", "ingest", "serve", f"--config={config}", f"--port={port}"]
+        return [*program, f"--bootstrap-servers={target.address}", *options]
+
+    return command
+
+
+def _any(_case: Case) -> bool:
+    return True
+
+
+def _one_record(case: Case) -> bool:
+    return case.content == RECORD
+
+
+def _not_pinned(case: Case) -> bool:
+    return not case.pinned
+
+
+SYSTEMS = {
+    system.name: system
+    for system in (
+        System("ingest", _ingest("--http=builtin"), _any),
+        System("ingest-h11", _ingest("--http=h11"), _any),
+        System("ingest-2-workers", _ingest("--workers=2"), _not_pinned),
+        System("uvicorn-httptools", _peer("uvicorn_asgi", "--http=httptools"), _one_record),
+        System("uvicorn-h11", _peer("uvicorn_asgi", "--http=h11"), _one_record),
+        System("granian", _peer("granian_rsgi"), _one_record),
+        System("hypercorn-trio", _peer("hypercorn_trio"), _one_record),
+        System("starlette-aiokafka", _peer("starlette_aiokafka"), _one_record),
+        System("fastapi-aiokafka", _peer("fastapi_aiokafka"), _one_record),
+    )
+}
+
+LOOPS = {
+    "produce-loop": lambda case: case.content != RECORD,
+    "poll-loop": lambda case: case.connections == 1,
+}
+"""The loops of `bench.bare` without HTTP, and the cases that they are the measure of."""
+
+QUERIES = {
+    RECORD: "/",
+    LINES: "/topics/{topic}/records?validate=false",
+    VALIDATED: "/topics/{topic}/records",
+    KEYED: "/topics/{topic}/records?key_field=id",
+}
+
+
+def request_target(case: Case, topic: str) -> str:
+    """Where a request of this case goes: peers take one record at any path."""
+    return QUERIES[case.content].format(topic=topic)
+
+
+@contextlib.contextmanager
+def serving(
+    system: System, case: Case, target: Target, wanted: frozenset[int], folder: Path
+) -> Iterator[Server]:
+    """The system, on these cores, once a record that was sent to it got its answer."""
+    port = _free_port()
+    output = folder / "output"
+    with (
+        output.open("wb") as file,
+        running(system.command(case, target, port, folder), wanted, file) as process,
+    ):
+        try:
+            _answers(port, process)
+        except NotStarted as error:
+            words = output.read_text(errors="replace").strip().splitlines()
+            raise NotStarted(f"{error}: {words[-1]}" if words else str(error)) from None
+        yield Server(process.pid, port)
+
+
+def _answers(port: int, process: subprocess.Popen[bytes]) -> None:
+    status: int | str = "nothing"
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise NotStarted(f"ended with {process.returncode}")
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_SECONDS)
+        try:
+            connection.request("POST", "/", b'{"id":"first"}')
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            status = repr(error)
+        finally:
+            connection.close()
+        if isinstance(status, int) and status < 300:
+            return
+        time.sleep(0.05)
+    raise NotStarted(f"no 2xx within {START_SECONDS:.0f} s, at last {status}")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
