@@ -95,3 +95,10 @@ def soak(session: nox.Session) -> None:
     """At least 50 seeded schedules of faults and a million records against a real Apache Kafka."""
     session.install("-e", ".[test]")
     session.run("pytest", "-m", "soak", "--timeout", "3600", "--record", "nox -s soak", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The study: ingest beside its peers, in interleaved rounds; bench/README.md has the arguments."""
+    session.install("-e", ".", "-r", "bench/peers/python/requirements.txt", "matplotlib>=3.10")
+    session.run("python", "-m", "bench", *session.posargs)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
+ROOT = Path(__file__).parent.parent
 END_SECONDS = 30.0
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -57,6 +58,7 @@ def running(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if talks else output,
             stderr=output,
+            cwd=ROOT,  # where `python -m bench.…` finds it
             start_new_session=True,
             env={name: value for name, value in os.environ.items() if not name.startswith("INGEST_")},
         )

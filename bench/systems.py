@@ -61,7 +61,7 @@ def _ingest(*options: str) -> Callable[[Case, Target, int, Path], list[str]]:
             f"[kafka]\n'linger.ms' = {case.linger_ms}\n'batch.size' = {case.batch_bytes}\n"
         )
         program = [sys.executable, "-m", "ingest", "serve", f"--config={config}", f"--port={port}"]
-        return [*program, f"--bootstrap-servers={target.address}", *options]
+        return [*program, "--management-port=0", f"--bootstrap-servers={target.address}", *options]
 
     return command
 
