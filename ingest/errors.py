@@ -169,7 +169,7 @@ class HeadTooLarge(IngestError):
 
 
 class UnknownTransferCoding(IngestError):
-    """501: a transfer coding other than chunked (RFC 9112, section 6.1)."""
+    """501: a transfer coding before chunked that is not known here (RFC 9112, section 6.1)."""
 
     status = 501
     error_code = 501

@@ -11,7 +11,7 @@ from ingest.config import Route
 from ingest.errors import BadRequest, MethodNotAllowed, NotFound
 
 _ALLOW = "POST, DELETE"
-_AUTHORITY = re.compile(r"[^/?#]*")
+_AUTHORITY = re.compile(r"[^/?]*")
 _PARAMETERS = frozenset({"key", "key_field", "offsets", "validate"})
 
 
@@ -97,7 +97,7 @@ class Router:
 
 def origin_form(target: bytes) -> str:
     """A request target as it is written in origin-form: path and query."""
-    # The framing rules leave visible ASCII alone in a target.
+    # The framing rules leave visible ASCII without "#" in a target.
     text = target.decode("ascii")
     if not text.startswith("/") and "://" in text:
         # Absolute-form: the authority is ours whatever it says, as nothing here depends on it.  An empty
@@ -105,7 +105,7 @@ def origin_form(target: bytes) -> str:
         text = _AUTHORITY.sub("", text.partition("://")[2], count=1)
         if not text.startswith("/"):
             text = "/" + text
-    return text.partition("#")[0]
+    return text
 
 
 def _parse_query(query: str, *, strict: bool) -> dict[str, bytes]:

@@ -16,6 +16,7 @@ from ingest.faultlog import FaultLog
 from ingest.http.connection import Connection
 from ingest.http.http1_protocol import HTTP1Protocol
 from ingest.http.listeners import Listeners
+from ingest.http.protocol import HTTPProtocol
 from ingest.http.streams import ByteStream
 from ingest.intake import Intake
 from ingest.metrics import Metrics
@@ -44,12 +45,17 @@ class Exchanges:
         self._listeners = Listeners([], never, most=1)
         nursery.start_soon(self._listeners.sweep)
 
-    def connect(self, peer: str = PEER, pair: Callable[[], Pair] = trio.testing.memory_stream_pair) -> Client:
+    def connect(
+        self,
+        peer: str = PEER,
+        pair: Callable[[], Pair] = trio.testing.memory_stream_pair,
+        make_protocol: Callable[[], HTTPProtocol] = HTTP1Protocol,
+    ) -> Client:
         """A client at a new connection."""
         client, server = pair()
         intake = self._intake
         refuse = functools.partial(intake.refuse, peer)
-        connection = Connection(server, peer, HTTP1Protocol(), intake, refuse, self._timeouts)
+        connection = Connection(server, peer, make_protocol(), intake, refuse, self._timeouts)
         self.connections.append(connection)
         self._listeners.connections.add(connection)
         self._nursery.start_soon(self._serve, connection)

@@ -27,7 +27,6 @@ def match(target: str, method: str = "POST") -> Match:
         ("/topics/orders/records", NATIVE, "orders"),
         ("/topics/a%2Db/records", NATIVE, "a-b"),
         ("/in/a.b_c-D9", INBOX, "a.b_c-D9"),
-        ("/clicks#part", CLICKS, "clicks"),
         ("/topics/records/records", NATIVE, "records"),
         # What is no name of a topic is found, and refused by the rule for names.
         ("/in/a%2Fb", INBOX, "a/b"),

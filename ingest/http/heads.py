@@ -29,7 +29,10 @@ HEAD_FIELDS = 100
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 VALUE = rb"[\t -~\x80-\xff]"
 _FIELD_LINE = rb"(?:" + TOKEN + rb"++:" + VALUE + rb"*+\r\n)"
-_REQUEST_LINE = rb"(" + TOKEN + rb"{1,32}+) [!-~]++ HTTP/"
+# RFC 9112, 3.  Stricter: a method of at most 32 characters.  Wider: a target may have any visible ASCII but
+# "#", as browsers do not encode all that RFC 3986 asks for; which of the four forms it has is for routing.
+# A fragment is refused, since others take what stands behind it for a part of the path.
+_REQUEST_LINE = rb"(" + TOKEN + rb"{1,32}+) [!\"$-~]++ HTTP/"
 
 _HEAD = re.compile(_REQUEST_LINE + rb"(1\.[01])\r\n" + _FIELD_LINE + rb"*+\r\n")
 _TRAILERS = re.compile(_FIELD_LINE + rb"*+\r\n")
@@ -162,8 +165,10 @@ def _content_length(deciding: Mapping[bytes, Sequence[bytes]], method: bytes, ve
         coding = b",".join(codings)
         if coding.lower() == b"chunked":
             return None
-        if {part.strip(b" \t").lower() for part in coding.split(b",")} <= {b"chunked", b""}:
-            raise BadFraming(f"Transfer-Encoding {shown(coding)} is not chunked, once")
+        # Stricter: no empty elements in the list (RFC 9110, 5.6.1.2, would skip a few).
+        parts = [part.strip(b" \t").lower() for part in coding.split(b",")]
+        if parts[-1] != b"chunked" or parts.count(b"chunked") > 1 or b"" in parts:
+            raise BadFraming(f"Transfer-Encoding {shown(coding)} does not end with chunked, once")
         raise UnknownTransferCoding(f"transfer coding {shown(coding)} is not known here; only chunked is")
     if lengths:
         # Stricter: equal duplicates are refused too.  18 digits end below 2**63.
@@ -178,7 +183,7 @@ def _content_length(deciding: Mapping[bytes, Sequence[bytes]], method: bytes, ve
 
 
 def _expects_continue(values: Sequence[bytes]) -> bool:
-    """RFC 9110, 10.1.1, on HTTP/1.1; HTTP/1.0 has no expectations."""
+    """RFC 9110, 10.1.1, on HTTP/1.1; HTTP/1.0 has no expectations.  Stricter: an empty one is none."""
     if not values:
         return False
     if {part.strip(b" \t").lower() for part in b",".join(values).split(b",")} == {b"100-continue"}:

@@ -526,7 +526,7 @@ async def test_refusal_in_the_middle_of_long_content_closes(
     [
         (b"nonsense\r\n\r\n", 400),
         (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
-        (request("POST /", "Transfer-Encoding: gzip"), 501),
+        (request("POST /", "Transfer-Encoding: gzip, chunked"), 501),
         (request("POST /", "Transfer-Encoding: chunked", content=b"x"), 400),
         (request("POST /", version="1.0"), 411),
         (request("GET /", "x: " + 40_000 * "x"), 431),

@@ -1,0 +1,61 @@
+"""Reading a raw stream at the parser seam, however it is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from ingest.errors import IngestError
+from ingest.http.messages import Content, Request, Response
+from ingest.http.protocol import HTTPProtocol, Signal
+from tests.conformance.case import Read
+
+MakeProtocol = Callable[[], HTTPProtocol]
+
+
+class Outcome(NamedTuple):
+    """What became of a stream."""
+
+    requests: list[Read]
+    refused: int | None = None
+    ended: bool = False
+    """The stream was read to its end."""
+
+
+def feed(protocol: HTTPProtocol, pieces: Iterable[bytes]) -> Outcome:
+    """Read the pieces, and answer each request, as a connection would that never closes by itself."""
+    requests: list[Read] = []
+    request: Request | None = None
+    content: list[bytes] = []
+    waiting = iter(pieces)
+    try:
+        while True:
+            event = protocol.next_event()
+            if isinstance(event, Request):
+                request, content = event, []
+            elif isinstance(event, Content):
+                assert event.data
+                content.append(event.data)
+            elif event is Signal.NEED_DATA:
+                piece = next(waiting, None)
+                if piece is None:
+                    return Outcome(requests)
+                protocol.receive_data(piece)
+            elif event is Signal.END_OF_STREAM:
+                return Outcome(requests, ended=True)
+            else:
+                assert request is not None
+                requests.append(Read(request.method, request.target, b"".join(content)))
+                request = None
+                protocol.send_head(Response(204))
+                protocol.end()
+                if not protocol.keeps_alive:
+                    return Outcome(requests, ended=True)
+                protocol.start_next_cycle()
+    except IngestError as error:
+        return Outcome(requests, refused=error.status)
+
+
+def bytewise(raw: bytes) -> list[bytes]:
+    """One byte at a time."""
+    return [raw[i : i + 1] for i in range(len(raw))]

@@ -1,0 +1,145 @@
+"""The request line, what may stand before it, and its version."""
+
+from __future__ import annotations
+
+from tests.conformance.case import Case, head, read, under
+
+OLD = b"POST /t HTTP/1.0"
+
+TARGETS = under(
+    "RFC 9112, 3.2",
+    Case("origin form", head(line=b"GET /a?b=c HTTP/1.1"), read(b"", "GET", b"/a?b=c")),
+    Case("absolute form", head(line=b"GET http://a/b HTTP/1.1"), read(b"", "GET", b"http://a/b")),
+    Case(
+        "absolute form of another host wins over Host",
+        head(line=b"GET http://b/ HTTP/1.1"),
+        read(b"", "GET", b"http://b/"),
+    ),
+    Case("asterisk form", head(line=b"OPTIONS * HTTP/1.1"), read(b"", "OPTIONS", b"*")),
+    Case("authority form", head(line=b"CONNECT a:1 HTTP/1.1"), read(b"", "CONNECT", b"a:1")),
+    Case(
+        "visible ASCII that a URI would encode",
+        head(line=b'GET /?"<>[]\\^`{|} HTTP/1.1'),
+        read(b"", "GET", b'/?"<>[]\\^`{|}'),
+    ),
+    Case(
+        "CRLF percent-encoded stays so",
+        head(line=b"GET /%0d%0aA:%20b HTTP/1.1"),
+        read(b"", "GET", b"/%0d%0aA:%20b"),
+    ),
+    Case("fragment", head(line=b"GET /a#b HTTP/1.1"), refused=400),
+    Case("fragment in absolute form", head(line=b"GET http://a/#b HTTP/1.1"), refused=400),
+    Case("fragment that is empty", head(line=b"GET /a# HTTP/1.1"), refused=400),
+    Case("space in the target", head(line=b"GET /a b HTTP/1.1"), refused=400),
+    Case("tab in the target", head(line=b"GET /a\tb HTTP/1.1"), refused=400),
+    Case("NUL in the target", head(line=b"GET /a\0b HTTP/1.1"), refused=400),
+    Case("DEL in the target", head(line=b"GET /a\x7fb HTTP/1.1"), refused=400),
+    Case("target beyond ASCII", head(line=b"GET /\xc3\xa4 HTTP/1.1"), refused=400),
+    Case("target of one byte beyond ASCII", head(line=b"GET /\xa0 HTTP/1.1"), refused=400),
+    Case("CR in the target", head(line=b"GET /a\rb HTTP/1.1"), refused=400),
+    Case("LF in the target", head(line=b"GET /a\nb HTTP/1.1"), refused=400),
+    Case("no target", head(line=b"GET HTTP/1.1"), refused=400),
+    Case("a space for the target", head(line=b"GET   HTTP/1.1"), refused=400),
+)
+
+METHODS = under(
+    "RFC 9110, 9.1",
+    Case("method that nobody knows", head(line=b"M-SEARCH / HTTP/1.1"), read(b"", "M-SEARCH", b"/")),
+    Case("method in lower case is another method", head(line=b"get / HTTP/1.1"), read(b"", "get", b"/")),
+    Case("HEAD", head(line=b"HEAD /t HTTP/1.1"), read(b"", "HEAD")),
+    Case("TRACE", head(line=b"TRACE /t HTTP/1.1"), read(b"", "TRACE")),
+    Case(
+        "every character of a token as method",
+        head(line=b"!#$%&'*+-.^_`|~09azAZ / HTTP/1.1"),
+        read(b"", "!#$%&'*+-.^_`|~09azAZ", b"/"),
+    ),
+    Case("method of 32 characters", head(line=b"G" * 32 + b" / HTTP/1.1"), read(b"", "G" * 32, b"/")),
+    Case("method of 33 characters", head(line=b"G" * 33 + b" / HTTP/1.1"), refused=400),
+    Case("no method", head(line=b"/ HTTP/1.1"), refused=400),
+    Case("method that is empty", head(line=b" / HTTP/1.1"), refused=400),
+    Case("method that is no token", head(line=b"G(T / HTTP/1.1"), refused=400),
+    Case("method with a colon", head(line=b"GET: / HTTP/1.1"), refused=400),
+    Case("method in quotes", head(line=b'"GET" / HTTP/1.1'), refused=400),
+    Case("NUL in the method", head(line=b"G\0ET / HTTP/1.1"), refused=400),
+    Case("method beyond ASCII", head(line=b"G\xcaT / HTTP/1.1"), refused=400),
+)
+
+SPACES = under(
+    "RFC 9112, 3",
+    Case("two spaces behind the method", head(line=b"GET  / HTTP/1.1"), refused=400),
+    Case("two spaces behind the target", head(line=b"GET /  HTTP/1.1"), refused=400),
+    Case("tab behind the method", head(line=b"GET\t/ HTTP/1.1"), refused=400),
+    Case("tab behind the target", head(line=b"GET /\tHTTP/1.1"), refused=400),
+    Case("vertical tab behind the target", head(line=b"GET /\x0bHTTP/1.1"), refused=400),
+    Case("form feed behind the method", head(line=b"GET\x0c/ HTTP/1.1"), refused=400),
+    Case("CR behind the target", head(line=b"GET /\rHTTP/1.1"), refused=400),
+    Case("NUL behind the method", head(line=b"GET\0/ HTTP/1.1"), refused=400),
+    Case("space behind the version", head(line=b"GET / HTTP/1.1 "), refused=400),
+    Case("tab behind the version", head(line=b"GET / HTTP/1.1\t"), refused=400),
+    Case("CR behind the version", head(line=b"GET / HTTP/1.1\r"), refused=400),
+    Case("a second version", head(line=b"GET / HTTP/1.1 HTTP/1.1"), refused=400),
+    Case("a version that the target swallows", head(line=b"GET /HTTP/1.1"), refused=400),
+)
+
+BEFORE = under(
+    "RFC 9112, 2.2",
+    Case("empty line before the request line", b"\r\n" + head(), read()),
+    Case("two empty lines before the request line", b"\r\n\r\n" + head(), refused=400),
+    Case("LF before the request line", b"\n" + head(), refused=400),
+    Case("CR before the request line", b"\r" + head(), refused=400),
+    Case("CR CR LF before the request line", b"\r\r\n" + head(), refused=400),
+    Case("space before the request line", b" " + head(), refused=400),
+    Case("tab before the request line", b"\t" + head(), refused=400),
+    Case("NUL before the request line", b"\0" + head(), refused=400),
+    Case("byte order mark before the request line", b"\xef\xbb\xbf" + head(), refused=400),
+    Case("space before an empty line at the start", b" \r\n" + head(), refused=400),
+    Case("empty line, then a space", b"\r\n " + head(), refused=400),
+    Case("an empty line before each of two requests", b"\r\n" + head() + b"\r\n" + head(), read() * 2),
+    Case("two empty lines between two requests", head() + b"\r\n\r\n" + head(), read(), refused=400),
+    Case("space before the first field line", head(host=b" Host: a\r\n"), refused=400),
+    Case("tab before the first field line", head(host=b"\tHost: a\r\n"), refused=400),
+    Case("space before the first of two field lines", head(b"A: b", host=b" Host: a\r\n"), refused=400),
+    Case("a line of white space before the fields", head(host=b" \r\nHost: a\r\n"), refused=400),
+    Case("LF in place of CRLF", b"GET / HTTP/1.1\nHost: a\n\n", refused=400),
+    Case("LF ends the request line", b"GET / HTTP/1.1\nHost: a\r\n\r\n", refused=400),
+    Case("LF CR in place of CRLF", b"GET / HTTP/1.1\n\rHost: a\n\r\n\r", refused=400),
+    Case("CR ends the request line", b"GET / HTTP/1.1\rHost: a\r\n\r\n", refused=400),
+    Case("CR CR LF ends the request line", b"GET / HTTP/1.1\r\r\nHost: a\r\n\r\n", refused=400),
+    Case("TLS on a plain port", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", refused=400),
+)
+
+VERSIONS = under(
+    "RFC 9112, 2.3",
+    Case("HTTP/1.0 by number", head(line=b"GET / HTTP/1.0"), read(b"", "GET", b"/"), closes=True),
+    Case("HTTP/0.9", b"GET /\r\n", refused=400),
+    Case("HTTP/0.9 with fields", head(line=b"GET /"), refused=400),
+    Case("HTTP/0.9 by number", head(line=b"GET / HTTP/0.9"), refused=505),
+    Case("HTTP/1.2", head(line=b"GET / HTTP/1.2"), refused=505),
+    Case("HTTP/1.9", head(line=b"GET / HTTP/1.9"), refused=505),
+    Case("HTTP/2.0", head(line=b"GET / HTTP/2.0"), refused=505),
+    Case("HTTP/2.1", head(line=b"GET / HTTP/2.1"), refused=505),
+    Case("HTTP/9.9", head(line=b"GET / HTTP/9.9"), refused=505),
+    Case("the preface of HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", refused=505),
+    Case("HTTP/2", head(line=b"GET / HTTP/2"), refused=400),
+    Case("HTTP/1.", head(line=b"GET / HTTP/1."), refused=400),
+    Case("HTTP/.1", head(line=b"GET / HTTP/.1"), refused=400),
+    Case("HTTP/", head(line=b"GET / HTTP/"), refused=400),
+    Case("HTTP/1.10", head(line=b"GET / HTTP/1.10"), refused=400),
+    Case("HTTP/1.01", head(line=b"GET / HTTP/1.01"), refused=400),
+    Case("HTTP/01.1", head(line=b"GET / HTTP/01.1"), refused=400),
+    Case("HTTP/11", head(line=b"GET / HTTP/11"), refused=400),
+    Case("HTTP/1x1", head(line=b"GET / HTTP/1x1"), refused=400),
+    Case("HTTP/1,1", head(line=b"GET / HTTP/1,1"), refused=400),
+    Case("HTTP/1.1.1", head(line=b"GET / HTTP/1.1.1"), refused=400),
+    Case("HTTP/-1.1", head(line=b"GET / HTTP/-1.1"), refused=400),
+    Case("HTTP/+1.1", head(line=b"GET / HTTP/+1.1"), refused=400),
+    Case("HTTP/ 1.1", head(line=b"GET / HTTP/ 1.1"), refused=400),
+    Case("HTTP 1.1", head(line=b"GET / HTTP 1.1"), refused=400),
+    Case("HTTP/1.1 in digits beyond ASCII", head(line=b"GET / HTTP/1.\xb9"), refused=400),
+    Case("http/1.1 in lower case", head(line=b"GET / http/1.1"), refused=400),
+    Case("another protocol", head(line=b"GET / ICY/1.1"), refused=400),
+    Case("a longer name", head(line=b"GET / XHTTP/1.1"), refused=400),
+    Case("secure HTTP", head(line=b"GET / HTTPS/1.1"), refused=400),
+)
+
+REQUEST_LINES = [*TARGETS, *METHODS, *SPACES, *BEFORE, *VERSIONS]
