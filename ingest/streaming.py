@@ -238,12 +238,14 @@ class Stream:
         if error is not None:
             unknown = self._first is not None and self._first.outcome is Outcome.UNKNOWN
             if self.accepted or unknown:
-                # The error's own words are about the rest; all of it again would store some twice.
+                # The error's own words are about the rest.
                 if error.status == 503:
                     error = DeliveryUnknown(
                         f"the lines counted here were taken, the rest was not: {error.message}"
                     )
-                body |= {"outcome": Outcome.UNKNOWN.value, "retriable": False}
+                body["outcome"] = Outcome.UNKNOWN.value
+            if self.accepted:
+                body["retriable"] = False  # all of it again would certainly store some twice
             return error_response(error, body)
         if self._failed and not self._intent.queued:
             return json_response(207, body)

@@ -180,6 +180,7 @@ async def test_status_says_the_worst_of_a_failure_of_all_lines(
     assert body["accepted"] == names.count("ok")
     assert body["failed"] == len(names) - body["accepted"]
     assert len(body.get("results", [])) == body["failed"]
+    assert body.get("retriable", False) == (status in (503, 504))
     assert ("retry-after" in answer.fields) == (status == 503)
 
 
@@ -188,6 +189,7 @@ async def test_no_report_in_time_is_unknown_for_every_line(autojump_clock: MockC
         answer = await exchanges.ask(post(b"1", b"2"))
     body = answer.json
     assert (answer.status, body["outcome"], body["accepted"], body["failed"]) == (504, "unknown", 0, 2)
+    assert body["retriable"]  # as of a single record: sending again can help, and may store it twice
     assert Timeouts().answer_seconds <= trio.current_time() <= Timeouts().answer_seconds + 1
 
 
@@ -412,6 +414,7 @@ async def test_refusal_after_some_lines_were_taken_does_not_say_that_nothing_was
         answer = await client.ask(chunk(b"3\n"))
     body = answer.json
     assert (answer.status, body["error_code"], body["outcome"]) == (504, 50003, "unknown")
+    assert not body["retriable"]  # all of it again would store the first lines twice
     assert error.message in body["message"]
     assert (body["accepted"], body["failed"]) == (2, 1)
     assert [(result["line"], result["outcome"]) for result in body["results"]] == [(3, "not_written")]
