@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 LIST_SECONDS = 1.0
 """The time between two looks at the cluster, at the least; a new topic may be 404 for so long."""
+MAKE_SECONDS = 0.25
+"""The same while topics are made by looking them up, which a cluster does after it has answered."""
+MADE_AT_ONCE = 10
+"""How many topics one round makes; each is a request, and whoever waits longer is refused."""
 REFRESH_SECONDS = 10.0
 """How old the list of topics gets while nobody asks for an unknown one."""
 ANSWER_SECONDS = 0.9
@@ -83,7 +87,7 @@ class Topics:
         self._limits: dict[str, int] = {}  # topics in use, with the largest record each takes
         self._batches: dict[str, int | None] = {}  # the same, with the topic's own limit of a batch
         self._asked: dict[str, int] = {}  # names that wait for a round, and how many callers wait for each
-        self._tried: frozenset[str] = frozenset()  # the names that the last answered round was for
+        self._made: dict[str, float] = {}  # names looked up so that the cluster makes them, and when
         self._doubted = False
         self._wake = RepeatedEvent()
         self._round_over = RepeatedEvent()
@@ -117,7 +121,8 @@ class Topics:
         """The most bytes a record for topic `name` may have, if it may be written at all.
 
         A topic in use is answered at once.  Another waits for one look at the cluster, unless the list
-        is younger than `LIST_SECONDS`.  Raises as `ingest.producer.Producer.require_topic` says.
+        is younger than `LIST_SECONDS`; where that look makes topics, it has so long to appear.  Raises as
+        `ingest.producer.Producer.require_topic` says.
         """
         limit = self._limits.get(name)
         if limit is None:
@@ -130,19 +135,20 @@ class Topics:
     async def _look_up(self, name: str) -> int:
         self._asked[name] = self._asked.get(name, 0) + 1
         self._wake.set()
-        tried = not self._auto_create  # where topics are made by a look-up, there is to be one for this name
         try:
             with trio.move_on_after(LIST_SECONDS + ANSWER_SECONDS):
                 while True:
                     if self._down is not None:
                         raise self._unreachable(self._down)
-                    fresh = trio.current_time() - self._listed_at < LIST_SECONDS
-                    if fresh and tried and name not in self._listed:
+                    now = trio.current_time()
+                    fresh = now - self._listed_at < LIST_SECONDS
+                    if self._auto_create and now - self._made.get(name, now) < LIST_SECONDS:
+                        fresh = False  # it may be on its way
+                    if fresh and name not in self._listed:
                         raise UnknownTopic(f"topic {name} does not exist in the Kafka cluster")
                     await self._round_over.wait()
                     if name in self._limits:
                         return self._limits[name]
-                    tried = tried or name in self._tried
             raise Overloaded("the Kafka cluster does not say in time which topics it has")
         finally:
             self._asked[name] -= 1
@@ -161,8 +167,9 @@ class Topics:
             whole = asked or self._doubted or attempt_at >= self._listed_at + REFRESH_SECONDS
             # A look-up by name would make a topic again that was deleted, where topics are made by that.
             alive = None if whole or self._auto_create else next(iter(self._limits), None)
+            making = self._unmade(known) if self._auto_create else []
             self._doubted = False
-            answer = await trio.to_thread.run_sync(self._ask, known, alive, limiter=self._limiter)
+            answer = await trio.to_thread.run_sync(self._ask, known, making, alive, limiter=self._limiter)
             if isinstance(answer, KafkaError):
                 self._silent_looks += 1
                 self._note_failure(answer)
@@ -170,14 +177,22 @@ class Topics:
                 self._silent_looks = 0
                 if answer is not None:
                     self._note(answer)
-                    self._tried = known
+                    self._made |= dict.fromkeys(making, self._listed_at)
             self._round_over.set()
-            if not (self._asked.keys() - asked or self._doubted):
+            unanswered = self._asked.keys() - (self._limits.keys() if self._auto_create else asked)
+            if not (unanswered or self._doubted):
                 with trio.move_on_after(LIST_SECONDS):
                     await self._wake.wait()
-            # Topics that are listed already, or made, can be looked at now; only listing is rationed.
-            if not self._asked or not (self._auto_create or self._asked.keys() <= self._listed):
-                await trio.sleep_until(attempt_at + LIST_SECONDS)
+            # Topics that are listed already can be looked at now; only listing and making are rationed.
+            if not self._asked or not self._asked.keys() <= self._listed:
+                makes = self._auto_create and self._asked
+                await trio.sleep_until(attempt_at + (MAKE_SECONDS if makes else LIST_SECONDS))
+
+    def _unmade(self, names: frozenset[str]) -> list[str]:
+        """Which of these topics the next round is to make; one that did not appear is left for a while."""
+        now = trio.current_time()
+        self._made = {name: at for name, at in self._made.items() if now - at < REFRESH_SECONDS}
+        return list(names - self._listed - self._made.keys())[:MADE_AT_ONCE]
 
     def _note(self, answer: ClusterTopics) -> None:
         if self._down is not None:
@@ -202,7 +217,9 @@ class Topics:
                 log.warning("kafka unreachable", extra={"error": error.str()})
             self._down = error.str()
 
-    def _ask(self, names: frozenset[str], alive: str | None) -> ClusterTopics | KafkaError | None:
+    def _ask(
+        self, names: frozenset[str], making: list[str], alive: str | None
+    ) -> ClusterTopics | KafkaError | None:
         """One look at the cluster, in a thread; with `alive` at that topic alone, just for an answer.
 
         What goes wrong is returned: raised through Trio, its traceback would keep the client, and with it
@@ -216,17 +233,16 @@ class Topics:
                 self._admin = AdminClient(settings, logger=logging.getLogger("ingest.librdkafka"))
             self._admin.poll(0)  # serves its log; nobody else does
             if alive is None:
-                return self._look(self._admin, names)
+                return self._look(self._admin, names, making)
             self._admin.list_topics(alive, timeout=ANSWER_SECONDS)  # costs little, however many there are
             return None
         except KafkaException as error:
             reason: KafkaError = error.args[0]
             return reason
 
-    def _look(self, admin: AdminClient, names: frozenset[str]) -> ClusterTopics:
-        if self._auto_create:
-            for name in names - self._listed:
-                admin.list_topics(name, timeout=ANSWER_SECONDS)  # a look-up by name is what creates it
+    def _look(self, admin: AdminClient, names: frozenset[str], making: list[str]) -> ClusterTopics:
+        for name in making:
+            admin.list_topics(name, timeout=ANSWER_SECONDS)  # a look-up by name is what creates it
         listed = frozenset(admin.list_topics(timeout=ANSWER_SECONDS).topics)
         # What a topic told last time holds until it tells something else.
         batches = {name: self._batches.get(name) for name in names & listed}

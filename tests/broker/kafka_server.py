@@ -161,10 +161,11 @@ def _free_port() -> int:
 class RealKafka:
     """One Kafka broker on the loopback, with data and ports that outlive a restart.
 
-    `folder` is taken whole: properties, data and log.  Nothing runs before `start`.
+    `folder` is taken whole: properties, data and log; `properties` are added to them.  Nothing runs
+    before `start`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, properties: str = "") -> None:
         self.folder = folder
         self.port = _free_port()
         self.bootstrap_servers = f"127.0.0.1:{self.port}"
@@ -182,6 +183,7 @@ class RealKafka:
             SERVER_PROPERTIES.format(
                 port=self.port, controller_port=controller_port, log_folder=folder / "data"
             )
+            + properties
         )
 
     # The process ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import trio
@@ -79,6 +80,24 @@ async def test_an_unknown_topic_is_404_and_becomes_known_once_created(
             request(f"POST /topics/{known}/records", "Kafka-Partition: 7", content=b"x")
         )
         assert (answer.status, answer.json["error_code"]) == (404, 40402)
+
+
+async def test_the_first_record_to_a_new_topic_is_stored_where_the_cluster_makes_topics(
+    tmp_path: Path,
+) -> None:
+    kafka = RealKafka(tmp_path / "kafka", "auto.create.topics.enable=true\n")
+    await trio.to_thread.run_sync(kafka.start)
+    try:
+        making = {"INGEST_TOPICS__AUTO_CREATE": "true"}
+        async with open_ingest("--bootstrap-servers", kafka.bootstrap_servers, environ=making) as server:
+            client = await server.connect()
+            for number in range(5):
+                topic = f"new-{number}"
+                answer = await client.ask(request(f"POST /topics/{topic}/records", content=b"first"))
+                assert answer.status == 200, (answer, server.log)
+                assert [record.value for record in kafka.read_all(topic)] == [b"first"]
+    finally:
+        kafka.stop()
 
 
 async def test_everything_a_record_can_have_arrives(kafka: RealKafka, new_topic: Callable[..., str]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import BadRequest, IngestError, KafkaUnavailable, Overloaded, TopicDenied, UnknownTopic
-from ingest.kafka.topics import LIST_SECONDS, Topics, check_name
+from ingest.kafka.topics import LIST_SECONDS, MADE_AT_ONCE, MAKE_SECONDS, Topics, check_name
 from tests.mock_kafka import METADATA, MockKafka, open_mock_kafka
 
 
@@ -30,12 +30,14 @@ async def watched(
     allow: Collection[str] | None = None,
     expected: Collection[str] = (),
     auto_create: bool = False,
+    makes: bool = True,
     describe: bool = False,
 ) -> AsyncIterator[Topics]:
+    """`makes` says whether the cluster does what `auto_create` asks it for."""
     topics = Topics(
         {
             "bootstrap.servers": kafka.address,
-            "allow.auto.create.topics": auto_create,
+            "allow.auto.create.topics": auto_create and makes,
             "reconnect.backoff.ms": 10,
             "reconnect.backoff.max.ms": 50,
             "log_level": 0,
@@ -244,6 +246,53 @@ async def test_looking_a_topic_up_makes_it_where_that_is_wanted(kafka: MockKafka
         assert await topics.require("made") == 1000
         with pytest.raises(UnknownTopic):
             await topics.require("unmade")
+
+
+async def test_a_topic_that_is_made_may_take_a_moment_to_appear(kafka: MockKafka) -> None:
+    async with watched(kafka, auto_create=True, makes=False) as topics, trio.open_nursery() as nursery:
+        await topics.require("a")
+
+        async def require() -> None:
+            assert await topics.require("made") == 1000
+
+        nursery.start_soon(require)
+        await trio.sleep(2 * MAKE_SECONDS)  # it has been looked up by then
+        kafka.create("made")
+
+
+async def test_a_topic_that_the_cluster_does_not_make_is_unknown_and_then_at_once(kafka: MockKafka) -> None:
+    async with watched(kafka, auto_create=True, makes=False) as topics:
+        begun = trio.current_time()
+        with pytest.raises(UnknownTopic):
+            await topics.require("none")
+        assert trio.current_time() - begun >= LIST_SECONDS
+        with trio.testing.assert_no_checkpoints(), pytest.raises(UnknownTopic):
+            await topics.require("none")
+
+
+async def test_the_making_of_topics_is_rationed(kafka: MockKafka) -> None:
+    made = refused = 0
+
+    async def require(name: str) -> None:
+        nonlocal made, refused
+        try:
+            await topics.require(name)
+            made += 1
+        except Overloaded:
+            refused += 1
+
+    async with watched(kafka, auto_create=True) as topics:
+        await topics.require("a")
+        kafka.track()
+        async with trio.open_nursery() as nursery:
+            for number in range(500):
+                nursery.start_soon(require, f"t{number}")
+    assert made >= MADE_AT_ONCE
+    assert refused == 500 - made
+    times = kafka.requests(METADATA)
+    rounds = (times[-1] - times[0]) / MAKE_SECONDS + 1
+    # librdkafka asks twice for a name that it did not know, and once for the list.
+    assert made <= len(times) <= rounds * (2 * MADE_AT_ONCE + 1)
 
 
 async def test_a_cluster_that_describes_no_topics_leaves_the_configured_limit(kafka: MockKafka) -> None:
