@@ -89,6 +89,7 @@ class Topics:
         self._asked: dict[str, int] = {}  # names that wait for a round, and how many callers wait for each
         self._made: dict[str, float] = {}  # names looked up so that the cluster makes them, and when
         self._doubted = False
+        self._sought = False  # somebody wanted a topic that the last list does not have
         self._wake = RepeatedEvent()
         self._round_over = RepeatedEvent()
         self._down: str | None = None  # why no broker can be reached
@@ -134,6 +135,7 @@ class Topics:
 
     async def _look_up(self, name: str) -> int:
         self._asked[name] = self._asked.get(name, 0) + 1
+        self._sought = self._sought or name not in self._listed
         self._wake.set()
         try:
             with trio.move_on_after(LIST_SECONDS + ANSWER_SECONDS):
@@ -160,15 +162,18 @@ class Topics:
 
     async def watch(self) -> None:
         """Keep the list of topics fresh until cancelled."""
+        listing_at = -math.inf
         while True:
             attempt_at = trio.current_time()
             asked = frozenset(self._asked)
             known = self._expected | asked | self._limits.keys()
-            whole = asked or self._doubted or attempt_at >= self._listed_at + REFRESH_SECONDS
+            whole = asked or self._sought or self._doubted or attempt_at >= self._listed_at + REFRESH_SECONDS
             # A look-up by name would make a topic again that was deleted, where topics are made by that.
             alive = None if whole or self._auto_create else next(iter(self._limits), None)
             making = self._unmade(known) if self._auto_create else []
-            self._doubted = False
+            if alive is None:
+                listing_at = attempt_at
+                self._doubted = self._sought = False
             answer = await trio.to_thread.run_sync(self._ask, known, making, alive, limiter=self._limiter)
             if isinstance(answer, KafkaError):
                 self._silent_looks += 1
@@ -184,9 +189,10 @@ class Topics:
                 with trio.move_on_after(LIST_SECONDS):
                     await self._wake.wait()
             # Topics that are listed already can be looked at now; only listing and making are rationed.
-            if not self._asked or not self._asked.keys() <= self._listed:
-                makes = self._auto_create and self._asked
-                await trio.sleep_until(attempt_at + (MAKE_SECONDS if makes else LIST_SECONDS))
+            if not self._asked:
+                await trio.sleep_until(attempt_at + LIST_SECONDS)
+            elif not self._asked.keys() <= self._listed:
+                await trio.sleep_until(listing_at + (MAKE_SECONDS if self._auto_create else LIST_SECONDS))
 
     def _unmade(self, names: frozenset[str]) -> list[str]:
         """Which of these topics the next round is to make; one that did not appear is left for a while."""
