@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition, cimpl
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition, cimpl
 
 from ingest.budget import Budget
 from ingest.kafka.producer import KafkaProducer, open_kafka_producer
@@ -68,6 +69,16 @@ _requests = _function("rd_kafka_mock_get_requests", ctypes.POINTER(_pointer), _p
 _request_key = _function("rd_kafka_mock_request_api_key", _short, _pointer)
 _request_time = _function("rd_kafka_mock_request_timestamp", ctypes.c_int64, _pointer)
 _request_destroy = _function("rd_kafka_mock_request_destroy", None, _pointer)
+_test_fatal_error = _function("rd_kafka_test_fatal_error", _int, _pointer, _int, _text)
+
+
+def fail_for_good(name: str) -> None:
+    """Raise this error as a fatal one in every producer of this process, as librdkafka itself would."""
+    for handle in gc.get_objects():
+        if isinstance(handle, Producer):
+            # What confluent_kafka keeps of librdkafka's comes first in its object.
+            pointer = ctypes.c_void_p.from_address(id(handle) + object.__basicsize__)
+            _test_fatal_error(pointer, code(name), b"a test")
 
 
 class MockKafka:

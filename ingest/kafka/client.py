@@ -6,6 +6,7 @@ one hands over and one polls at a time.  Nothing here waits for anything but lib
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
@@ -16,13 +17,23 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Handle
 
 from ingest.errors import BadRequest, ConfigError, IngestError, Overloaded
-from ingest.kafka.reports import delivery_error, refusal
+from ingest.kafka.reports import delivery_error, is_of_a_batch, refusal
 from ingest.kafka.statistics import Statistics, read_statistics
 from ingest.producer import Delivery
 from ingest.records import DeliveryReport, Receipt
 
+log = logging.getLogger(__name__)
+
 BATCH_BYTES = 1_000_000
 """librdkafka's own default of batch.size."""
+TIMEOUT_MS = 300_000
+"""librdkafka's own default of message.timeout.ms."""
+SCAN_SECONDS = 2.0
+"""librdkafka looks for records past their timeout about once a second; this is well above."""
+POLL_ALONE_SECONDS = 0.005
+"""How long a poll waits while records are tried alone, whose reports come through another handle."""
+CLOSE_SECONDS = 0.5
+"""How long a client that is let go has to hand out what it purged."""
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -44,7 +55,10 @@ class Arrived(NamedTuple):
 
 
 class KafkaClient:
-    """A librdkafka producer; connects in the background from its making on."""
+    """A librdkafka producer, and a second one once records have to be tried alone.
+
+    Both connect in the background from their making on.
+    """
 
     def __init__(self, settings: Mapping[str, Any], *, stamps: bool) -> None:
         """`stamps` gives records without a timestamp one of ours, and reports it.
@@ -52,87 +66,132 @@ class KafkaClient:
         librdkafka's mock cluster reports 1234 as the time of every record.  Raises `ConfigError` where
         librdkafka refuses a setting.
         """
+        self.taken = 0
+        """How many records were handed to librdkafka; counted by the thread that hands over."""
+        self.reported = 0
+        """How many of them have had their report; counted by the thread that polls."""
+        self.failure: str | None = None
+        """Why it can do no more, for good."""
+        self.given_up = False
+        """Whether nobody waits for this client any more: it takes no further record, and reports are
+        dropped.  A thread that is stuck in it may come back long after that."""
         self._stamps = stamps
-        # All three are written by callbacks, so only while the poll thread polls.
+        self._settings = settings
+        self._closed = False
+        # All four are written by callbacks, so only while the poll thread polls.
         self._reports: list[tuple[Delivery, int, DeliveryReport]] = []
+        self._suspects: list[tuple[Delivery, int]] = []
         self._errors: list[KafkaError] = []
         self._statistics: list[str] = []
-        callbacks = {"error_cb": self._errors.append, "stats_cb": self._statistics.append}
+        self._handle = self._open({**settings, "stats_cb": self._statistics.append})
+        # The same with batches of one record, only touched by the poll thread.
+        self._alone: Handle | None = None
+        self.batch_bytes = int(settings.get("batch.size", BATCH_BYTES))
+        """The most bytes of one batch of records."""
+        timeout_seconds = int(settings.get("message.timeout.ms", TIMEOUT_MS)) / 1000
+        self.quiet_seconds = max(2 * timeout_seconds, timeout_seconds + SCAN_SECONDS)
+        """After how long without a report, of whatever kind, something is wrong with librdkafka itself."""
+
+    def _open(self, settings: Mapping[str, Any]) -> Handle:
         try:
-            self._handle = Handle({**settings, **callbacks}, logger=logging.getLogger("ingest.librdkafka"))
+            return Handle(
+                {**settings, "error_cb": self._errors.append}, logger=logging.getLogger("ingest.librdkafka")
+            )
         except KafkaException as error:
             raise ConfigError(f"[kafka] {error.args[0].str()}") from None
         except (TypeError, ValueError) as error:
             raise ConfigError(f"[kafka] {error}") from None
-        self.batch_bytes = int(settings.get("batch.size", BATCH_BYTES))
-        """The most bytes of one batch of records."""
 
-    def __len__(self) -> int:
-        """Records without a report, and events that nobody has polled yet."""
-        return len(self._handle)
+    @property
+    def pending(self) -> int:
+        """How many records librdkafka has that have no report."""
+        return self.taken - self.reported
 
     def purge(self) -> None:
         """Give up every record that librdkafka has; `poll` brings a report of each."""
-        self._handle.purge()
+        alone = self._alone
+        for handle in (self._handle, alone):
+            if handle is not None:
+                handle.purge(blocking=False)  # it could wait for a thread of librdkafka's that is stuck
 
-    def hand_over(self, batch: list[Delivery]) -> tuple[bool, list[tuple[Delivery, int, IngestError]]]:
-        """Enqueue what the batch still has.
+    def close(self) -> None:
+        """Let librdkafka go, which joins its threads.  What it still has is given up without a report."""
+        if self._closed:
+            return
+        self._closed = self.given_up = True
+        self.purge()
+        for handle in (self._handle, self._alone):
+            if handle is not None:
+                # What librdkafka drops without a callback would keep its deliveries in memory.
+                with contextlib.suppress(Exception):
+                    handle.flush(CLOSE_SECONDS)
+        del self._handle, self._alone
 
-        Returns whether that was all of it (else librdkafka's queue is full), and which records `produce()`
-        refused.
+    def hand_over(self, batch: list[Delivery], refused: list[tuple[Delivery, int, IngestError]]) -> bool:
+        """Enqueue what the batch still has, and add to `refused` what `produce()` refused.
+
+        Returns whether that was all of it; else librdkafka's queue is full, or the client has failed.
         """
-        refused: list[tuple[Delivery, int, IngestError]] = []
         for delivery in batch:
             for index in range(delivery.handed, len(delivery.records)):
+                if self.given_up:
+                    return False
                 try:
-                    error = self._produce(delivery, index)
+                    error = self._produce(self._handle, delivery, index)
                 except BufferError:
-                    return False, refused
-                if error is not None:
+                    return False
+                except Exception as crash:  # noqa: BLE001  # logged; raised, its traceback would keep the handle
+                    self._crash("taking a record", crash)
+                    delivery.handed = index + 1  # whether it was taken is not known
+                    return False
+                if error is None:
+                    self.taken += 1
+                else:
                     refused.append((delivery, index, error))
                 delivery.handed = index + 1
-        return True, refused
+        return True
 
-    def hand_over_again(self, places: list[tuple[Delivery, int]]) -> list[tuple[Delivery, int, IngestError]]:
-        """Enqueue single records that were handed over before; which of them were refused."""
-        refused: list[tuple[Delivery, int, IngestError]] = []
-        for delivery, index in places:
-            try:
-                error = self._produce(delivery, index)
-            except BufferError:
-                error = Overloaded("too many records wait to be tried alone")
-            if error is not None:
-                refused.append((delivery, index, error))
-        return refused
-
-    def _produce(self, delivery: Delivery, index: int) -> IngestError | None:
-        """Enqueue one record, or say why it was refused.  Raises BufferError where the queue is full."""
+    def _produce(self, handle: Handle, delivery: Delivery, index: int) -> IngestError | None:
+        """Enqueue one record, or say why it was refused.  Raises BufferError where it takes none now."""
         record = delivery.records[index]
         stamp = record.timestamp or 0
         if self._stamps and not stamp:
             stamp = time.time_ns() // 1_000_000
         headers: Any = None  # annotated in a way that no list of ours fits
+        on_delivery = self._on_delivery if handle is self._handle else self._on_final_delivery
         try:
             if record.headers:
                 headers = list(record.headers)
                 # confluent-kafka (2.16) brings the process down for a name that UTF-8 cannot write.
                 "".join([name for name, _ in headers]).encode()
-            self._handle.produce(
+            handle.produce(
                 record.topic,
                 record.value,
                 record.key,
                 -1 if record.partition is None else record.partition,
-                functools.partial(self._on_delivery, delivery, index, stamp if self._stamps else None),
+                functools.partial(on_delivery, delivery, index, stamp if self._stamps else None),
                 timestamp=stamp,
                 headers=headers,
             )
         except KafkaException as error:
+            if error.args[0].code() == KafkaError._FATAL:
+                # Polling says so too; what was not handed over waits for the next client.
+                raise BufferError from None
             return refusal(error.args[0])
         except (TypeError, ValueError, OverflowError) as error:
             return BadRequest(f"librdkafka refused the record: {error}")
         return None
 
     def _on_delivery(
+        self, delivery: Delivery, index: int, stamp: int | None, error: KafkaError | None, message: Message
+    ) -> None:
+        # A broker refuses a batch whole, for one record in it or for its size: each is tried alone.
+        if error is not None and is_of_a_batch(error) and not self.given_up:
+            self._suspects.append((delivery, index))
+        else:
+            self._on_final_delivery(delivery, index, stamp, error, message)
+
+    def _on_final_delivery(
         self, delivery: Delivery, index: int, stamp: int | None, error: KafkaError | None, message: Message
     ) -> None:
         report: DeliveryReport
@@ -146,21 +205,59 @@ class KafkaClient:
                 message.offset() or 0,
                 stamp if stamp is not None else timestamp if kind else None,
             )
+        self._report(delivery, index, report)
+
+    def _report(self, delivery: Delivery, index: int, report: DeliveryReport) -> None:
+        self.reported += 1
         self._reports.append((delivery, index, report))
 
     def poll(self, seconds: float, *, flush: bool) -> Arrived:
         """Serve callbacks until some come, at most `seconds`; `flush` does not wait for linger.ms."""
         try:
+            if self._alone is not None:
+                self._alone.poll(0)
+                if len(self._alone):
+                    seconds = min(seconds, POLL_ALONE_SECONDS)
             if flush and len(self._handle):
                 self._handle.flush(seconds)
             else:
                 self._handle.poll(seconds)
+            if self._suspects and not self.given_up:
+                self._try_alone()
         except KafkaException as error:
             # A fatal error is raised here, and not given to error_cb.
             self._errors.append(error.args[0])
+        except Exception as crash:  # noqa: BLE001  # logged; out of a callback, whose report is lost
+            self._crash("polling", crash)
+        for note in self._errors:
+            if note.fatal() and self.failure is None:
+                self.failure = f"it failed for good: {note.str()}"
         statistics = read_statistics(self._statistics[-1]) if self._statistics else None
         arrived = Arrived(self._reports.copy(), self._errors.copy(), statistics)
         self._reports.clear()
         self._errors.clear()
         self._statistics.clear()
         return arrived
+
+    def _crash(self, doing: str, crash: Exception) -> None:
+        if self.failure is None:
+            self.failure = f"{doing} failed: {crash!r}"
+            log.error("kafka client crashed", exc_info=crash)
+
+    def _try_alone(self) -> None:
+        """Send records again whose batch was refused, each in a batch of its own.
+
+        Nothing of a refused batch was written, so none can be there twice; their order may change.
+        """
+        if self._alone is None:
+            self._alone = self._open({**self._settings, "batch.num.messages": 1})
+        suspects = self._suspects.copy()
+        self._suspects.clear()
+        for delivery, index in suspects:
+            error: IngestError | None
+            try:
+                error = self._produce(self._alone, delivery, index)
+            except BufferError:
+                error = Overloaded("its batch was refused, and it cannot be tried alone now")
+            if error is not None:
+                self._report(delivery, index, error)

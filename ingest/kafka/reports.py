@@ -63,7 +63,10 @@ _TABLE: dict[int, tuple[type[IngestError], str]] = {
     KafkaError._DESTROY: (DeliveryUnknown, _PRODUCER_FAILED),
     KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER: (DeliveryUnknown, _PRODUCER_FAILED),
     KafkaError.INVALID_PRODUCER_EPOCH: (DeliveryUnknown, _PRODUCER_FAILED),
+    KafkaError.INVALID_PRODUCER_ID_MAPPING: (DeliveryUnknown, _PRODUCER_FAILED),
     KafkaError.UNKNOWN_PRODUCER_ID: (DeliveryUnknown, _PRODUCER_FAILED),
+    KafkaError.PRODUCER_FENCED: (DeliveryUnknown, _PRODUCER_FAILED),
+    KafkaError._FENCED: (DeliveryUnknown, _PRODUCER_FAILED),
 }
 
 
@@ -71,6 +74,11 @@ def delivery_error(error: KafkaError) -> IngestError:
     """What a delivery report's error means to the caller."""
     kind, words = _TABLE.get(error.code(), (DeliveryFailed, "Kafka could not write the record"))
     return kind(f"{words} ({error.name()})")
+
+
+def is_of_a_batch(error: KafkaError) -> bool:
+    """Whether a broker refused a batch with it, which can be one record's fault, or the batch's own size."""
+    return issubclass(_TABLE.get(error.code(), (DeliveryFailed, ""))[0], RecordRefused | TooLarge)
 
 
 def refusal(error: KafkaError) -> IngestError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -33,10 +34,12 @@ REFRESH_SECONDS = 10.0
 ANSWER_SECONDS = 0.9
 """How long the cluster has to answer one request.
 
-A call of librdkafka cannot be ended early, so this is also what cancelling can have to wait for.
+A call of librdkafka cannot be ended early: after a cancellation its thread may live on for so long.
 """
 SILENT_LOOKS = 2
 """After so many looks without an answer in a row, nothing of the cluster is believed to answer."""
+CLOSE_SECONDS = 0.3
+"""How long closing waits for a request that is under way."""
 BATCH_OVERHEAD_BYTES = 128
 """What a batch of one record has beyond value, key and headers: 61 bytes of batch header, the record's
 own varints, and a margin for header lengths (KIP-98, message format v2)."""
@@ -71,7 +74,6 @@ class Topics:
         expected: Collection[str],
         auto_create: bool,
         describe: bool,
-        limiter: trio.CapacityLimiter,
     ) -> None:
         """`expected` are looked up unasked; `describe` asks for each topic's max.message.bytes."""
         self._settings = settings
@@ -80,8 +82,11 @@ class Topics:
         self._expected = frozenset(expected)
         self._auto_create = auto_create
         self._describes = describe
-        self._limiter = limiter
+        self._limiter = trio.CapacityLimiter(1)
         self._admin: AdminClient | None = None  # only touched by the thread that asks
+        self._quiet = threading.Event()  # no thread asks just now
+        self._quiet.set()
+        self._closed = False
         self._listed: frozenset[str] = frozenset()
         self._listed_at = -math.inf
         self._limits: dict[str, int] = {}  # topics in use, with the largest record each takes
@@ -161,7 +166,17 @@ class Topics:
         return KafkaUnavailable(f"Kafka cannot be reached ({why})")
 
     async def watch(self) -> None:
-        """Keep the list of topics fresh until cancelled."""
+        """Keep the list of topics fresh until cancelled.
+
+        A thread that asks a cluster which does not answer then is left: it ends with its request, and lets
+        its client go.
+        """
+        try:
+            await self._watch()
+        finally:
+            self._closed = True
+
+    async def _watch(self) -> None:
         listing_at = -math.inf
         while True:
             attempt_at = trio.current_time()
@@ -174,7 +189,10 @@ class Topics:
             if alive is None:
                 listing_at = attempt_at
                 self._doubted = self._sought = False
-            answer = await trio.to_thread.run_sync(self._ask, known, making, alive, limiter=self._limiter)
+            self._quiet.clear()
+            answer = await trio.to_thread.run_sync(
+                self._ask, known, making, alive, limiter=self._limiter, abandon_on_cancel=True
+            )
             if isinstance(answer, KafkaError):
                 self._silent_looks += 1
                 self._note_failure(answer)
@@ -245,14 +263,20 @@ class Topics:
         except KafkaException as error:
             reason: KafkaError = error.args[0]
             return reason
+        finally:
+            if self._closed:
+                self._admin = None
+            self._quiet.set()
 
     def _look(self, admin: AdminClient, names: frozenset[str], making: list[str]) -> ClusterTopics:
         for name in making:
-            admin.list_topics(name, timeout=ANSWER_SECONDS)  # a look-up by name is what creates it
+            if not self._closed:
+                admin.list_topics(name, timeout=ANSWER_SECONDS)  # a look-up by name is what creates it
         listed = frozenset(admin.list_topics(timeout=ANSWER_SECONDS).topics)
         # What a topic told last time holds until it tells something else.
         batches = {name: self._batches.get(name) for name in names & listed}
-        undescribed = self._describe(admin, batches) if self._describes and batches else 0
+        describes = self._describes and batches and not self._closed
+        undescribed = self._describe(admin, batches) if describes else 0
         return ClusterTopics(listed, batches, undescribed)
 
     def _describe(self, admin: AdminClient, batches: dict[str, int | None]) -> int:
@@ -275,7 +299,8 @@ class Topics:
         return again
 
     def close(self) -> None:
-        """Let the client go; blocks while its threads end."""
+        """Let the client go; blocks while its threads end, but not for a cluster that does not answer."""
+        self._quiet.wait(CLOSE_SECONDS)
         self._admin = None
 
 

@@ -36,15 +36,15 @@ def drop_when_full() -> None:
     """Call what librdkafka's full queue did not take delivered."""
     hand_over = KafkaClient.hand_over
 
-    def drop(self: KafkaClient, batch: list[Delivery]) -> tuple[bool, list[tuple[Delivery, int, Any]]]:
-        places: list[tuple[Delivery, int, Any]] = list(hand_over(self, batch)[1])
+    def drop(self: KafkaClient, batch: list[Delivery], places: list[tuple[Delivery, int, Any]]) -> bool:
+        hand_over(self, batch, places)
         for delivery in batch:
             left = range(delivery.handed, len(delivery.records))
             places += [
                 (delivery, index, Receipt(delivery.records[index].topic, 0, 0, None)) for index in left
             ]
             delivery.handed = len(delivery.records)
-        return True, places
+        return True
 
     set_on(KafkaClient, "hand_over", drop)
 

@@ -26,7 +26,8 @@ from ingest.errors import (
     UnknownTopic,
 )
 from ingest.kafka.client import check_settings
-from ingest.kafka.producer import CHANNEL_DELIVERIES, PURGE_SECONDS, REPORTS_A_TURN, KafkaProducer
+from ingest.kafka.pipeline import PURGE_SECONDS, REPORTS_A_TURN
+from ingest.kafka.producer import CHANNEL_DELIVERIES, KafkaProducer
 from ingest.producer import Delivery, Ledger
 from ingest.records import DeliveryReport, Receipt, Record
 from tests.mock_kafka import PRODUCE, MockKafka, open_mock_kafka

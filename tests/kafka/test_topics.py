@@ -47,7 +47,6 @@ async def watched(
         expected=expected,
         auto_create=auto_create,
         describe=describe,
-        limiter=trio.CapacityLimiter(1),
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(topics.watch)

@@ -1,0 +1,327 @@
+"""From the channel through librdkafka and back, with one client at a time.
+
+A client that can do no more is replaced in place.  What the old one was handed and did not report is
+unknown from then on, and is never sent again; a report that still comes is dropped.  What it was not
+handed waits for the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import trio
+from confluent_kafka import KafkaError
+from trio_util import AsyncValue
+
+from ingest.errors import ConfigError, DeliveryUnknown, IngestError, UnknownTopic
+from ingest.faultlog import FaultLog
+from ingest.kafka.client import KafkaClient
+from ingest.kafka.statistics import Statistics
+from ingest.kafka.threads import LOOK_SECONDS, Patience, Stuck, Worker
+from ingest.kafka.topics import Topics
+from ingest.producer import Delivery
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BATCH_RECORDS = 10_000
+"""About how many records one hop into the thread hands over; more would hold up the next answers."""
+POLL_SECONDS = 0.1
+"""How long the poll thread waits for a report: what ending it takes at the most."""
+LEAST_BATCH_BYTES = 65_536
+"""How far a topic's max.message.bytes lowers the batches of all topics; below, records are tried alone."""
+REPORTS_A_TURN = 64
+"""How many reports are settled before other tasks get their turn: a slow broker's come by the thousand."""
+UNPOLLED_SECONDS = 2.0
+"""After so long without a round of the poll thread, something is wrong with it."""
+PURGE_SECONDS = 2.0
+"""How long librdkafka has to report on what was purged."""
+REPLACE_SECONDS = 1.0
+"""The least time between two replacements of a client."""
+LEFT_BEHIND = 4
+"""How many clients whose threads are stuck may be left behind; with so many there is no further one."""
+
+
+class Pipeline:
+    """Moves deliveries out of the channel into a client, and its reports to them."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        from_channel: trio.MemoryReceiveChannel[Delivery],
+        topics: Topics,
+        *,
+        answer_seconds: float,
+        stamps: bool,
+        unsettled: Callable[[], Iterable[Delivery]],
+    ) -> None:
+        """`stamps` is `KafkaClient`'s; `unsettled` gives every delivery that may have been handed over."""
+        self.rounds: AsyncValue[int] = AsyncValue(0)
+        """Counts up whenever records got their reports."""
+        self.failure: str | None = None
+        """Why the client can do no more, until there is another."""
+        self.flushing = False
+        """Whether nothing waits for linger.ms any more."""
+        self._settings = dict(settings)
+        self._from_channel = from_channel
+        self._topics = topics
+        self._answer_seconds = answer_seconds
+        self._make_client = functools.partial(KafkaClient, self._settings, stamps=stamps)
+        self._unsettled = unsettled
+        self._batch: list[Delivery] = []  # out of the channel, and not handed over to the end
+        self._client = self._make_client()
+        self._outdated = trio.Event()  # the client is to be replaced
+        self._quiet = Patience(self._client.quiet_seconds)
+        self._replaced_at = -math.inf
+        self._workers: set[Worker] = set()  # with a call under way
+        self._left: dict[KafkaClient, list[Worker]] = {}  # replaced and not closed yet, perhaps for ever
+        self._faults = FaultLog(log)
+        self._polled_at = trio.current_time()  # when the poll thread was back last
+        self.statistics: Statistics | None = None
+        """librdkafka's last, once it has given any."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing goes through now, as far as the client shows."""
+        if self.failure is not None:
+            return f"the Kafka client is being replaced: {self.failure}"
+        if trio.current_time() - self._polled_at > UNPOLLED_SECONDS:
+            return "librdkafka has not been polled lately"
+        return None
+
+    async def run(self) -> None:
+        """Move records and reports until cancelled; somebody has to `look` meanwhile."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                workers = await self._use_client()
+                nursery.start_soon(self._let_go, self._client, workers)
+                await self._replace_client()
+
+    async def purge(self) -> None:
+        """Have librdkafka give up what it has; the reports come in as others do."""
+        with contextlib.suppress(Stuck):
+            await self._in_thread(self._client.purge)
+
+    def close(self) -> None:
+        """Let librdkafka go, which joins its threads; in a thread, after `run` has ended."""
+        for client, workers in [*self._left.items(), (self._client, [])]:
+            if not any(worker.left_behind for worker in workers):
+                client.close()
+
+    def look(self) -> None:
+        """See that threads come back, and that librdkafka reports on what it has; every `LOOK_SECONDS`."""
+        for worker in self._workers:
+            worker.look()
+        client = self._client
+        if not client.pending or client.given_up:
+            self._quiet.start()
+        elif self._quiet.ends(client.reported):
+            self._fail(f"it has records, and reported on none of them for {client.quiet_seconds:g} seconds")
+
+    # One client after another -----------------------------------------------------------------------
+
+    async def _use_client(self) -> list[Worker]:
+        """Move records and reports through the client until it has to be replaced.
+
+        Afterwards nothing it was handed is without a report.  Returns its workers.
+        """
+        client = self._client
+        handing, polling, purging = Worker(lambda: client.taken), Worker(lambda: client.reported), Worker()
+        workers = [handing, polling, purging]
+        async with trio.open_nursery() as collecting:
+            collecting.start_soon(self._collect, client, polling)
+            async with trio.open_nursery() as submitting:
+                submitting.start_soon(self._submit, client, handing)
+                await self._outdated.wait()
+                submitting.cancel_scope.cancel()
+            if self.failure is None:
+                with trio.move_on_after(self._answer_seconds):  # emptied first, which keeps the order
+                    while client.pending and self.failure is None:
+                        await self.rounds.wait_transition()
+            with contextlib.suppress(Stuck), trio.move_on_after(PURGE_SECONDS):
+                if client.pending and not any(worker.stuck for worker in workers):
+                    await self._in_thread(client.purge, worker=purging)
+                    while client.pending and not polling.stuck:
+                        await self.rounds.wait_transition()
+            collecting.cancel_scope.cancel()
+        client.given_up = True
+        self._settle_handed()
+        return workers
+
+    def _settle_handed(self) -> None:
+        """What was handed over and has no report gets none any more, whatever a thread may still bring."""
+        unknown = DeliveryUnknown(
+            "the Kafka client was replaced before it reported; the record may have been written"
+        )
+        for delivery in self._unsettled():
+            for index in range(delivery.handed):
+                if delivery.reports[index] is None:
+                    delivery.settle(index, unknown)
+        self.rounds.value += 1
+
+    async def _replace_client(self) -> None:
+        await trio.sleep_until(self._replaced_at + REPLACE_SECONDS)
+        self._replaced_at = trio.current_time()
+        while True:
+            try:
+                if len(self._left) <= LEFT_BEHIND:
+                    self._client = await self._in_thread(self._make_client)
+                    break
+                why = f"{len(self._left)} clients are stuck in librdkafka; the service has to be restarted"
+            except (ConfigError, RuntimeError) as error:  # no memory or no thread for it
+                why = f"there is no new one: {error}"
+            except Stuck:
+                why = "making a new one does not come to its end"
+            if self.failure != why:
+                log.error("kafka client not replaced", extra={"reason": why})
+                self.failure = why
+            await trio.sleep(REPLACE_SECONDS)
+        self._quiet = Patience(self._client.quiet_seconds)
+        self._outdated = trio.Event()
+        if self.failure is not None:
+            log.warning("kafka client replaced", extra={"reason": self.failure})
+            self.failure = None
+
+    async def _let_go(self, client: KafkaClient, workers: list[Worker]) -> None:
+        """Close a client that was replaced, once the threads that are stuck in it have come back, if ever."""
+        closing = Worker()
+        self._left[client] = [*workers, closing]
+        await self._come_back(workers)
+        with contextlib.suppress(Stuck, RuntimeError):
+            await self._in_thread(client.close, worker=closing)
+        await self._come_back([closing])
+        del self._left[client]
+
+    async def _come_back(self, workers: list[Worker]) -> None:
+        stuck = [worker for worker in workers if worker.left_behind]
+        if stuck:
+            log.error("threads left behind in librdkafka", extra={"threads": len(stuck)})
+            while any(worker.left_behind for worker in stuck):  # noqa: ASYNC110  # a thread cannot set events
+                await trio.sleep(LOOK_SECONDS)
+            log.warning("threads came back from librdkafka", extra={"threads": len(stuck)})
+
+    async def _in_thread(self, call: Callable[..., T], *arguments: Any, worker: Worker | None = None) -> T:
+        """Run `call` in a thread, not for ever; raises `Stuck`."""
+        worker = Worker() if worker is None else worker
+        self._workers.add(worker)
+        try:
+            return await worker.run(call, *arguments)
+        finally:
+            self._workers.discard(worker)
+
+    def _fail(self, why: str) -> None:
+        """The client can do no more: it is to be replaced."""
+        if self.failure is None:
+            self.failure = why
+            log.error("kafka client failed", extra={"reason": why, "records": self._client.pending})
+        self._outdated.set()
+        self.rounds.value += 1
+
+    # Out of the channel ---------------------------------------------------------------------------
+
+    async def _submit(self, client: KafkaClient, worker: Worker) -> None:
+        while self._batch or await self._fill_batch():
+            if self._wants_smaller_batches(client):
+                self._outdated.set()
+                await trio.sleep_forever()  # until this is cancelled
+            await trio.lowlevel.checkpoint_if_cancelled()
+            rounds = self.rounds.value
+            if not await self._hand_over(client, worker):
+                # librdkafka's queue is full: nothing more goes in before a report has come out.  All of
+                # them may have come while the thread was on its way back.
+                await self.rounds.wait_value(functools.partial(operator.ne, rounds))
+
+    async def _fill_batch(self) -> bool:
+        """Take what waits in the channel; False at its end."""
+        try:
+            first = await self._from_channel.receive()
+        except trio.EndOfChannel:
+            return False
+        self._batch.append(first)
+        records = len(first.records)
+        with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+            while records < BATCH_RECORDS:
+                self._batch.append(self._from_channel.receive_nowait())
+                records += len(self._batch[-1].records)
+        return True
+
+    async def _hand_over(self, client: KafkaClient, worker: Worker) -> bool:
+        """One hop with the batch; whether librdkafka took all of it."""
+        batch = self._batch
+        refused: list[tuple[Delivery, int, IngestError]] = []
+        for delivery in batch:
+            delivery.busy = True
+        complete = False
+        try:
+            complete = await self._in_thread(client.hand_over, batch, refused, worker=worker)
+        except Stuck:
+            # Where the thread is cannot be known: it may have handed over the next record.  It looks at
+            # `given_up` before each, so that it is no further than that, and never will be.
+            client.given_up = True
+            for delivery in batch:
+                if delivery.handed < len(delivery.records):
+                    delivery.handed += 1
+                    break
+            self._fail("librdkafka does not come back from taking records")
+        except RuntimeError as error:  # there was no thread to be had
+            self._fail(f"nothing can be handed to it: {error}")
+        if client.failure is not None:
+            self._fail(client.failure)
+        for delivery in batch:
+            delivery.rest()
+        for delivery, index, refusal in refused.copy():
+            delivery.settle(index, refusal)
+        if refused:
+            self.rounds.value += 1
+        self._batch = [delivery for delivery in batch if delivery.handed < len(delivery.records)]
+        return complete
+
+    def _wants_smaller_batches(self, client: KafkaClient) -> bool:
+        """Whether a topic in use has a limit that batches could outgrow: librdkafka does not split those."""
+        batch_bytes = max(LEAST_BATCH_BYTES, self._topics.batch_bytes or client.batch_bytes)
+        if batch_bytes >= client.batch_bytes:
+            return False
+        log.info("batch size lowered", extra={"batch_bytes": batch_bytes})
+        self._settings["batch.size"] = batch_bytes
+        return True
+
+    async def _collect(self, client: KafkaClient, worker: Worker) -> None:
+        while True:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                poll = functools.partial(client.poll, POLL_SECONDS, flush=self.flushing)
+                arrived = await self._in_thread(poll, worker=worker)
+            except Stuck:
+                self._fail("librdkafka does not come back from being polled")
+                return
+            except RuntimeError as cause:  # there was no thread to be had
+                self._fail(f"it cannot be polled: {cause}")
+                return
+            self._polled_at = trio.current_time()
+            self.statistics = arrived.statistics or self.statistics
+            for count, (delivery, index, report) in enumerate(arrived.reports, 1):
+                if not count % REPORTS_A_TURN:
+                    # Each may wake a task that writes an answer.  Not to be cancelled between two reports.
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                delivery.settle(index, report)
+                if isinstance(report, UnknownTopic):
+                    self._topics.doubt()
+            for error in arrived.errors:
+                self._note_error(error)
+            if arrived.reports:
+                self.rounds.value += 1
+            if client.failure is not None:
+                self._fail(client.failure)
+
+    def _note_error(self, error: KafkaError) -> None:
+        """What librdkafka says of its connections, several times a second while brokers are down."""
+        extra = {"code": error.name(), "error": error.str()}
+        self._faults(logging.WARNING, "kafka error", extra, kind=error.name())
+        self._topics.doubt()

@@ -1,0 +1,218 @@
+"""A librdkafka producer that fails for good, in each of its ways, is replaced in place.
+
+`Handle` stands for confluent_kafka's producer with something broken in it, for one generation: what takes
+its place is sound.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import confluent_kafka
+import pytest
+import trio
+
+from ingest.budget import Budget
+from ingest.errors import DeliveryUnknown, KafkaUnavailable, Overloaded
+from ingest.kafka.pipeline import LEFT_BEHIND
+from ingest.kafka.producer import KafkaProducer
+from ingest.producer import Delivery
+from ingest.records import Receipt, Record
+from tests.kafka.test_producer import adds_up, busy_threads, connect, deliver, kinds, until
+from tests.mock_kafka import INIT_PRODUCER_ID, PRODUCE, MockKafka, code, fail_for_good, open_mock_kafka
+
+STUCK_SECONDS = 0.75
+
+
+@pytest.fixture
+def kafka() -> Iterator[MockKafka]:
+    """One broker, with topic `t` of one partition."""
+    with open_mock_kafka() as kafka:
+        kafka.create("t")
+        yield kafka
+
+
+class Switch:
+    """Breaks the handles that are made while it is on; `off` heals those to come, `let_go` frees threads."""
+
+    def __init__(self) -> None:
+        self.kind: str | None = None
+        self.broken: set[int] = set()
+        self.made = 0
+        self.freed = threading.Event()
+
+    def breaks(self, handle: object, kind: str) -> bool:
+        return self.kind == kind and id(handle) in self.broken
+
+    def on(self, kind: str) -> None:
+        self.kind = kind
+
+
+@pytest.fixture
+def switch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Switch]:
+    switch = Switch()
+
+    class Handle(confluent_kafka.Producer):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            switch.made += 1
+            if switch.kind == "never made":
+                raise confluent_kafka.KafkaException(confluent_kafka.KafkaError(code("_CRIT_SYS_RESOURCE")))
+            if switch.made == 1 or switch.kind == "every poll":
+                switch.broken.add(id(self))
+            super().__init__(*arguments, **options)
+
+        def poll(self, timeout: float = -1) -> int:
+            if switch.breaks(self, "poll never returns") or switch.breaks(self, "every poll"):
+                switch.freed.wait(60)
+            if switch.breaks(self, "nothing is reported"):
+                time.sleep(timeout)
+                return 0
+            if switch.breaks(self, "poll raises"):
+                raise ValueError("out of a callback")
+            return super().poll(timeout)
+
+        def produce(self, *arguments: Any, **options: Any) -> None:
+            if switch.breaks(self, "produce never returns"):
+                switch.freed.wait(60)
+            if switch.breaks(self, "produce raises"):
+                raise MemoryError("no more")
+            super().produce(*arguments, **options)
+
+    monkeypatch.setattr("ingest.kafka.client.Handle", Handle)
+    monkeypatch.setattr("ingest.kafka.threads.STUCK_SECONDS", STUCK_SECONDS)
+    yield switch
+    switch.freed.set()
+
+
+async def submit(producer: KafkaProducer, count: int = 20) -> list[Delivery]:
+    return [await producer.submit([Record("t", b"%d" % number, b"key")]) for number in range(count)]
+
+
+async def reports(deliveries: list[Delivery], seconds: float = 8) -> Counter[type]:
+    with trio.fail_after(seconds):
+        return Counter(kinds([report for delivery in deliveries for report in await delivery.wait()]))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "poll never returns",
+        "poll raises",
+        "nothing is reported",
+        "produce never returns",
+        "produce raises",
+    ],
+)
+async def test_a_client_that_is_broken_is_replaced_and_every_record_has_its_answer(
+    kafka: MockKafka, switch: Switch, kind: str
+) -> None:
+    budget = Budget(1 << 20)
+    async with kafka.open_producer(message_timeout_ms=1000, answer_seconds=6, budget=budget) as producer:
+        await connect(producer)
+        switch.on(kind)
+        deliveries = await submit(producer)
+        counts = await reports(deliveries)
+        assert counts.keys() <= {Receipt, DeliveryUnknown}
+        assert counts[DeliveryUnknown] > 0
+        await deliver(producer)
+        assert switch.made == 2
+        assert (producer.ledger.pending, adds_up(producer.ledger)) == (0, True)
+        assert budget.held_bytes == 0
+        # A thread that was stuck comes back into a client that was given up: nothing is counted twice.
+        before = replace(producer.ledger)
+        switch.freed.set()
+        await until(lambda: len(busy_threads()) <= 2)  # one polls, one may ask for topics
+        assert producer.ledger == before
+    values = Counter(kafka.values("t"))
+    assert max(values[b"%d" % number] for number in range(20)) == 1, "a record was sent twice"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["OUT_OF_ORDER_SEQUENCE_NUMBER", "INVALID_PRODUCER_EPOCH", "INVALID_PRODUCER_ID_MAPPING",
+     "UNKNOWN_PRODUCER_ID", "PRODUCER_FENCED", "_FENCED"],
+)  # fmt: skip
+async def test_a_fatal_error_has_the_client_replaced_without_a_record_to_ask_for_it(
+    kafka: MockKafka, name: str
+) -> None:
+    async with kafka.open_producer(answer_seconds=4) as producer:
+        await connect(producer)
+        kafka.set_latency(0.5)
+        deliveries = await submit(producer)
+        await until(lambda: deliveries[-1].handed == 1)
+        fail_for_good(name)
+        assert (await reports(deliveries)).keys() <= {Receipt, DeliveryUnknown}
+        kafka.set_latency(0)
+        await until(lambda: producer.trouble is None)
+        await deliver(producer)
+        assert (producer.ledger.pending, adds_up(producer.ledger)) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["OUT_OF_ORDER_SEQUENCE_NUMBER", "INVALID_PRODUCER_EPOCH", "INVALID_PRODUCER_ID_MAPPING",
+     "UNKNOWN_PRODUCER_ID", "PRODUCER_FENCED"],
+)  # fmt: skip
+async def test_what_a_broker_says_of_the_idempotent_producer_ends_in_an_answer_and_it_goes_on(
+    kafka: MockKafka, name: str
+) -> None:
+    budget = Budget(1 << 20)
+    async with kafka.open_producer(answer_seconds=4, budget=budget) as producer:
+        await connect(producer)
+        for _ in range(2):
+            kafka.fail(PRODUCE, name)
+            assert (await reports(await submit(producer))).keys() <= {Receipt, DeliveryUnknown}
+            await deliver(producer)
+        assert (producer.ledger.pending, adds_up(producer.ledger), budget.held_bytes) == (0, True, 0)
+
+
+@pytest.mark.parametrize(
+    "name", ["INVALID_PRODUCER_EPOCH", "CLUSTER_AUTHORIZATION_FAILED", "COORDINATOR_NOT_AVAILABLE"]
+)
+async def test_a_producer_that_gets_no_id_answers_and_goes_on_once_it_gets_one(
+    kafka: MockKafka, name: str
+) -> None:
+    kafka.fail(INIT_PRODUCER_ID, *[name] * 3)
+    async with kafka.open_producer(answer_seconds=4) as producer:
+        await producer.topics.require("t")
+        counts = await reports(await submit(producer))
+        assert Receipt in counts or counts.keys() <= {DeliveryUnknown, KafkaUnavailable}
+        await deliver(producer)
+        assert (producer.ledger.pending, adds_up(producer.ledger)) == (0, True)
+
+
+async def test_while_there_is_no_new_client_requests_are_refused_and_what_waits_is_withdrawn(
+    kafka: MockKafka, switch: Switch
+) -> None:
+    async with kafka.open_producer(answer_seconds=2) as producer:
+        await connect(producer)
+        assert producer.trouble is None
+        switch.on("never made")
+        fail_for_good("_FENCED")
+        await until(lambda: "there is no new one" in (producer.trouble or ""))
+        with pytest.raises(KafkaUnavailable, match="there is no new one"):
+            await producer.require_topic("t")
+        assert (await reports(await submit(producer))).keys() == {Overloaded}
+        switch.on("nothing")
+        await until(lambda: producer.trouble is None)
+        await deliver(producer)
+        assert (producer.ledger.pending, adds_up(producer.ledger)) == (0, True)
+
+
+async def test_threads_that_are_stuck_are_left_behind_only_so_often(kafka: MockKafka, switch: Switch) -> None:
+    async with kafka.open_producer(answer_seconds=2) as producer:
+        await connect(producer)
+        switch.on("every poll")
+        await until(lambda: "has to be restarted" in (producer.trouble or ""), seconds=20)
+        assert len(busy_threads()) <= LEFT_BEHIND + 3
+        switch.on("nothing")
+        switch.freed.set()
+        await until(lambda: producer.trouble is None)
+        await deliver(producer)
+        await until(lambda: len(busy_threads()) <= 2)
+        assert (producer.ledger.pending, adds_up(producer.ledger)) == (0, True)
