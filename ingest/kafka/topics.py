@@ -253,7 +253,13 @@ class Topics:
             if self._admin is None:
                 # A client of its own: its connection is warm when a topic is to be described, and a slow
                 # look at the cluster holds up no record.
-                settings = {**self._settings, "statistics.interval.ms": 0}
+                # It asks for no producer id, which could be refused it and would end it for good.
+                settings = {
+                    name: value
+                    for name, value in self._settings.items()
+                    if name
+                    not in ("statistics.interval.ms", "enable.idempotence", "enable.gapless.guarantee")
+                }
                 self._admin = AdminClient(settings, logger=logging.getLogger("ingest.librdkafka"))
             self._admin.poll(0)  # serves its log; nobody else does
             if alive is None:
@@ -262,6 +268,8 @@ class Topics:
             return None
         except KafkaException as error:
             reason: KafkaError = error.args[0]
+            if reason.fatal():
+                self._admin = None
             return reason
         finally:
             if self._closed:
