@@ -227,6 +227,7 @@ async def _serve_and_drain(
                 log.info("draining", extra={"grace_seconds": config.shutdown.grace_seconds})
                 await trio.sleep(config.shutdown.drain_delay_seconds)
                 listeners.drain()
+                await listeners.let_none_begin()
                 accepting.cancel_scope.cancel()
             listeners.close(connections)
             connections.cancel_scope.deadline = deadline

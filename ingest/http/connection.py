@@ -154,10 +154,8 @@ class Connection:
         line and nothing else.  Cancelled: closes at once.
         """
         try:
-            with self._scope:
-                await self._serve_requests()
-            if self._scope.cancelled_caught:
-                await self._after_deadline()
+            while await self._serve_until_cancelled():
+                self._scope = trio.CancelScope()
         except Disconnected:
             pass  # whoever waited for its request has been told
         except Exception as error:  # noqa: BLE001  # logged, with its traceback
@@ -169,6 +167,17 @@ class Connection:
             else:
                 with trio.move_on_after(LINGER_SECONDS, shield=True), contextlib.suppress(*_GONE):
                     await self._stream.aclose()
+
+    async def _serve_until_cancelled(self) -> bool:
+        """Handle requests; whether to go on, for one that came while an idle connection was being ended."""
+        with self._scope:
+            await self._serve_requests()
+        if not self._scope.cancelled_caught:
+            return False
+        if self.phase is Phase.IDLE and self.socket is not None and self.socket.readable():
+            return True
+        await self._after_deadline()
+        return False
 
     async def _serve_requests(self) -> None:
         wait = self._timeouts.head_seconds

@@ -7,11 +7,14 @@ descriptors run out, and ends when a handler raises; this loop does none of that
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import logging
 import select
 import socket
 import ssl
+import struct
+import sys
 from collections.abc import Callable
 
 import trio
@@ -34,6 +37,22 @@ SWEEP_SECONDS = 0.5
 """How late a connection's deadline can be noticed."""
 EXHAUSTED_SECONDS = 0.25
 """The pause before accepting again when the process or the kernel is out of descriptors or memory."""
+
+HANDSHAKE_SECONDS = 0.1
+"""How long a handshake that had begun may take to become a connection, when listening ends."""
+
+_SO_ATTACH_FILTER = 26  # <asm-generic/socket.h>; not in the socket module
+# Classic BPF over the TCP header (socket(7), SO_ATTACH_FILTER): drop SYN without ACK, pass everything else.
+_NO_SYN = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the byte of flags
+        (0x54, 0, 0, 0x12),  # of these SYN and ACK
+        (0x15, 0, 1, 0x02),  # SYN alone?
+        (0x06, 0, 0, 0),  # drop
+        (0x06, 0, 0, 0xFFFFFFFF),  # pass
+    )
+)
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -135,6 +154,21 @@ class Listeners:
                     connection.expire()
                 if number % EXPIRED_AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
+
+    async def let_none_begin(self) -> None:
+        """Let no handshake begin any more, and those under way become connections.
+
+        Closing a listening socket resets what the kernel has accepted after our last look: a client that
+        had connected and sent.  So the kernel accepts nothing more first (Linux alone can), while we still
+        do; who tries to connect meanwhile tries again in a second, and is refused then.
+        """
+        program = ctypes.create_string_buffer(_NO_SYN, len(_NO_SYN))
+        described = struct.pack("HP", len(_NO_SYN) // 8, ctypes.addressof(program))
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # a sandbox may not know it
+                for listening in self.sockets:
+                    listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+                await trio.sleep(HANDSHAKE_SECONDS)
 
     def close(self, connections: trio.Nursery) -> None:
         """Stop listening.  What the kernel has accepted already is still served."""

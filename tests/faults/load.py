@@ -21,7 +21,8 @@ from tests.faults.journal import Journal, Sent
 Serving = Callable[[], Awaitable[IngestProcess | None]]
 """The server to send to, once there is one; None when there will be none."""
 
-_BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel)
+BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.EndOfChannel)
+"""How it shows that a connection has ended."""
 
 
 class Kind(enum.Enum):
@@ -74,7 +75,7 @@ class Senders:
     async def send(self, serving: Serving) -> None:
         """Send one request after the other, over one connection after the other."""
         while not self.stopped and (server := await serving()) is not None:
-            with contextlib.suppress(*_BROKEN):
+            with contextlib.suppress(*BROKEN):
                 client = await server.connect()
                 try:
                     await self._send_over(client)
@@ -96,7 +97,7 @@ class Senders:
     async def _send_over(self, client: Client) -> None:
         connection = self.journal.connection()
         closes = False
-        while not closes and not self.stopped and not _has_ended(client):
+        while not closes and not self.stopped and not has_ended(client):
             kind = self._random.choice(self.load.kinds)
             one = kind in (Kind.SINGLE, Kind.QUEUED)
             keyed = self.load.keys > 0 and self._random.random() < 0.5
@@ -154,7 +155,7 @@ class Senders:
         return fields.get("connection") == "close"
 
 
-def _has_ended(client: Client) -> bool:
+def has_ended(client: Client) -> bool:
     """Whether the connection has been closed already: nobody sends a request into that."""
     assert isinstance(client.stream, trio.SocketStream)
     if client.stream.socket.fileno() < 0:
@@ -162,6 +163,22 @@ def _has_ended(client: Client) -> bool:
     poll = select.poll()
     poll.register(client.stream.socket, select.POLLIN)
     return bool(poll.poll(0))
+
+
+async def ask_for_one(client: Client, journal: Journal, connection: int, topic: str) -> Answer | None:
+    """Send one record and note the answer; None where the connection ended without one, or had before."""
+    sent = journal.begin(connection, [None], 100)
+    data = request(f"POST /topics/{topic}/records", content=sent.values()[0])
+    began = trio.current_time()
+    answer = None
+    if has_ended(client):  # looked at last: nothing lies between this and sending
+        journal.requests.remove(sent)
+        return None
+    with contextlib.suppress(*BROKEN):
+        answer = await client.ask(data)
+        sent.note_single(answer)
+    journal.end(sent, trio.current_time() - began)
+    return answer
 
 
 def _once(server: IngestProcess) -> Serving:

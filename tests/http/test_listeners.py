@@ -6,9 +6,11 @@ import contextlib
 import errno
 import os
 import resource
+import select
 import socket
 import ssl
 import struct
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -365,6 +367,23 @@ async def test_request_that_has_come_as_its_deadline_passes_is_answered(make_pro
             nursery.cancel_scope.cancel()
 
 
+async def test_request_that_comes_while_an_idle_connection_is_ended_is_answered(
+    make_protocol: MakeProtocol,
+) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    connection = Connection(TCPStream(theirs), "peer", make_protocol(), echo, refuse, Timeouts())
+    with ours, trio.fail_after(HANGS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.serve)
+            await trio.testing.wait_all_tasks_blocked()
+            connection.expire()
+            ours.sendall(GET)  # the connection's task has not had its turn
+            await trio.testing.wait_all_tasks_blocked()
+            assert ours.recv(1000).startswith(b"HTTP/1.1 200 ")
+            nursery.cancel_scope.cancel()
+
+
 # Stopping ------------------------------------------------------------------------------------------------
 
 
@@ -380,6 +399,26 @@ async def test_backlog_is_served_when_listening_ends(make_protocol: MakeProtocol
             assert (answer.status, answer.closes) == (200, True)
         with pytest.raises(OSError, match="connect"):
             await trio.open_tcp_stream(LOCALHOST, place.port)
+        await place.listeners.ended()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can let a listening socket take no more")
+async def test_no_connection_begins_between_the_last_accept_and_the_close(
+    make_protocol: MakeProtocol,
+) -> None:
+    async with open_place(make_protocol, echo) as place:
+        async with place.client() as client:
+            await client.send(GET)
+            await place.listeners.let_none_begin()
+            with socket.socket() as late:
+                late.setblocking(False)
+                late.connect_ex((LOCALHOST, place.port))
+                poll = select.poll()
+                poll.register(late, select.POLLOUT)
+                assert not poll.poll(0), "it connected, and would have been reset"
+            place.listeners.drain()
+            place.listeners.close(place.nursery)
+            assert (await client.answer()).status == 200
         await place.listeners.ended()
 
 
