@@ -77,6 +77,7 @@ async def test_nothing_answered_is_lost_over_many_schedules(
             run.check(schedule)
         except AssertionError as error:
             wrong.append(f"{schedule}: {error}")
+            log.error("%s", wrong[-1])
         fates.update(run.verdict.fates)
         faults.update(event.fault for event in schedule.events)
     told = ", ".join(f"{count} × {fault.value}" for fault, count in faults.most_common())
