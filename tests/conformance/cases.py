@@ -73,6 +73,7 @@ CUT_SHORT = under(
 AT_ONCE = under(
     "RFC 9112, 2.2; RFC 9110, 15.5.1",
     Case("lines that end with LF", b"GET / HTTP/1.1\nHost: a\n\n", refused=400),
+    Case("a control character as the first byte", b"\0", refused=400),
     Case("a control character in half a line", b"GET /\0", refused=400),
     Case("CR and another byte in half a head", b"GET / HTTP/1.1\r\nA: b\rc", refused=400),
     Case("HTTP/0.9 and no more", b"GET /\r\n", refused=400),

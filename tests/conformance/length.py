@@ -157,6 +157,12 @@ HTTP_1_0 = under(
         read(b"abc"),
         closes=True,
     ),
+    Case(
+        "1.0 with another option than keep-alive",
+        head(LENGTH_3, b"Connection: a", line=OLD) + b"abc",
+        read(b"abc"),
+        closes=True,
+    ),
     Case("1.0 POST without length", head(line=OLD), refused=411),
     Case("1.0 PUT without length", head(line=b"PUT / HTTP/1.0"), refused=411),
     Case("1.0 PATCH without length", head(line=b"PATCH / HTTP/1.0"), refused=411),
