@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     axes.add_argument("--sizes", type=_numbers, help="bytes of a record")
     axes.add_argument("--lingers", type=_numbers, help="linger.ms")
     axes.add_argument("--batch-bytes", type=_numbers, help="batch.size")
-    add("--write", action="store_true", help="write the page docs/explanation/performance.md and its plot")
+    add("--write", action="store_true", help="keep the results, and write the page and the plot made of them")
     add("--from", dest="source", type=Path, metavar="FILE", help="measure nothing: take a file of results")
     return parser.parse_args(given)
 
@@ -113,16 +114,19 @@ def measure(given: argparse.Namespace) -> Path:
 def main() -> None:
     """Measure or read, print, and write the page where asked to."""
     given = arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended, too
     try:
         path = given.source or measure(given)
     except (WrkMissing, KafkaMissing) as missing:
         sys.exit(f"bench: {missing}")
+    except KeyboardInterrupt:
+        sys.exit(f"bench: interrupted; what was measured is in {results.FOLDER}")
     found = results.read(path)
     print(report.markdown(found))
     print(f"results: {path}", file=sys.stderr)
     if given.write:
         plot.draw(found, report.PLOT)
-        report.write(found, path.resolve())
+        report.write(found, found.write(results.PUBLISHED))
     verdicts = judge(found)
     words = [verdict.word for verdict in verdicts]
     counted = ", ".join(f"{words.count(word)} {word}" for word in ("reached", "missed", "not measured"))

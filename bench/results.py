@@ -18,7 +18,10 @@ from typing import Any, NamedTuple
 from bench.cases import Case
 
 ROOT = Path(__file__).parent.parent
-FOLDER = Path(__file__).parent / "results"
+FOLDER = ROOT / "build" / "bench"
+"""Where every run leaves its results."""
+PUBLISHED = ROOT / "bench" / "results"
+"""Where those go that the page is made of."""
 PACKAGES = [
     "aiokafka", "confluent-kafka", "fastapi", "granian", "h11", "httptools", "hypercorn", "ingest", "msgspec",
     "starlette", "trio", "uvicorn", "uvloop",
@@ -113,7 +116,7 @@ class Results:
 
     def write(self, folder: Path = FOLDER) -> Path:
         """Into a file of its own; returns which."""
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.date.replace(':', '')}.json"
         path.write_text(json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n")
         return path

@@ -57,6 +57,9 @@ class Run:
         try:
             metrics = measure(name, case, broker, where)
         except NotStarted as error:
+            if any(each.system == name for each in self.measurements):  # it is there, and has come up before
+                self._failed(case, name, number, error)
+                return
             self.left_out[name] = str(error)
             self._say(f"  {name}: left out, {error}")
             return
@@ -66,11 +69,14 @@ class Run:
             self.checks.append(f"{name}, {case}: {error}")
             return
         except LoadFailed as error:
-            self.measurements.append(Measurement(case, name, number, None, str(error)))
-            self._say(f"  {name}: failed, {error}")
+            self._failed(case, name, number, error)
             return
         self.measurements.append(Measurement(case, name, number, metrics))
         self._say(f"  {name}: {metrics}")
+
+    def _failed(self, case: Case, name: str, number: int, error: Exception) -> None:
+        self.measurements.append(Measurement(case, name, number, None, str(error)))
+        self._say(f"  {name}: failed, {error}")
 
     def _system(self, name: str, case: Case, broker: Broker, where: Cores) -> Metrics:
         as_what = (name, *checked_as(case))
@@ -120,7 +126,7 @@ class Run:
             command += [f"--linger-ms={case.linger_ms}", f"--batch-bytes={case.batch_bytes}"]
             command += [f"--size-bytes={case.size_bytes}", f"--seconds={self._seconds}"]
             before = spent(target.pid)
-            with running(command, where.server, subprocess.DEVNULL, talks=True) as process:
+            with running(command, where.server, sys.stderr.buffer, talks=True) as process:
                 output, _ = process.communicate(timeout=self._seconds + 90)
             after = spent(target.pid)
             if process.returncode:

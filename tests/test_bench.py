@@ -11,10 +11,13 @@ import pytest
 
 from bench import load, report, results
 from bench.__main__ import arguments, cases_of
+from bench.brokers import Place
 from bench.cases import KEYED, LINES, Case, plan
+from bench.check import Answered, CheckFailed, hold
 from bench.figures import CPU, FIGURES, P50, REQUESTS, Figure, Metric, judge
 from bench.load import LoadFailed
 from bench.results import Measurement, Metrics, Results
+from tests.client import Answer
 
 COUNTED = {
     "requests": 1000, "microseconds": 2_000_000,
@@ -76,6 +79,33 @@ def test_contents_have_the_size_that_their_case_says(size_bytes: int) -> None:
     lines = load.content(Case(content=KEYED, lines=100, size_bytes=size_bytes)).splitlines()
     assert {len(line) for line in lines} == {size_bytes}
     assert len({json.loads(line)["id"] for line in lines}) == len(lines) == 100
+
+
+def answered(number: int, status: int = 200, offset: int | None = None) -> Answered:
+    receipt = {"topic": "t", "partition": 0, "offset": number if offset is None else offset}
+    return [b"%d" % number], Answer(status, {}, json.dumps(receipt).encode())
+
+
+@pytest.mark.parametrize(
+    ("answers", "found", "wrong"),
+    [
+        ([answered(0), answered(1)], {(0, 0): b"0", (0, 1): b"1"}, ""),
+        ([answered(0), answered(1)], {(0, 0): b"0"}, "b'1' is in the topic 0 times"),
+        ([answered(0)], {(0, 0): b"0", (1, 0): b"0"}, "b'0' is in the topic 2 times"),
+        ([answered(0), answered(1, offset=0)], {(0, 0): b"0", (0, 1): b"1"}, r"b'1' is not at \(0, 0\)"),
+        ([answered(0, status=202)], {(0, 0): b"0"}, "answers that are not 200: {202: 1}"),
+        ([answered(0), answered(1, status=503)], {(0, 0): b"0"}, "answers that are not 200: {503: 1}"),
+    ],
+    ids=["all is well", "lost", "twice", "another offset", "another promise", "refused"],
+)
+def test_a_system_that_does_not_keep_its_promise_is_not_measured(
+    answers: list[Answered], found: dict[Place, bytes], wrong: str
+) -> None:
+    if not wrong:
+        hold(DELIVERED, "t", answers, found)
+        return
+    with pytest.raises(CheckFailed, match=wrong):
+        hold(DELIVERED, "t", answers, found)
 
 
 def test_a_spread_is_the_median_with_the_least_and_the_most() -> None:
@@ -158,7 +188,7 @@ def test_only_what_is_between_its_markers_is_written_into_a_page(tmp_path: Path)
     page = tmp_path / "page.md"
     page.write_text(f"before\n\n{report.BEGIN}\nold\n\n{report.END}\n\nafter\n")
     run = results_of(*rounds(DELIVERED, "ingest", 1000))
-    report.write(run, results.FOLDER / "run.json", page)
+    report.write(run, results.PUBLISHED / "run.json", page)
     written = page.read_text()
     assert written.startswith("before\n\n" + report.BEGIN)
     assert written.endswith(report.END + "\n\nafter\n")
@@ -166,7 +196,7 @@ def test_only_what_is_between_its_markers_is_written_into_a_page(tmp_path: Path)
     assert report.markdown(run) in written
     page.write_text("no markers")
     with pytest.raises(ValueError, match="no markers"):
-        report.write(run, results.FOLDER / "run.json", page)
+        report.write(run, results.PUBLISHED / "run.json", page)
 
 
 def test_the_published_page_is_made_of_the_results_that_it_names(tmp_path: Path) -> None:
