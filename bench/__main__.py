@@ -6,6 +6,7 @@ nox -s bench -- --quick
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import signal
 import sys
@@ -87,6 +88,9 @@ def measure(given: argparse.Namespace) -> Path:
     rounds = given.rounds or (QUICK["rounds"] if given.quick else ROUNDS)
     seconds = given.seconds or (QUICK["seconds"] if given.quick else SECONDS)
     date = results.now()
+    load_average = os.getloadavg()[0]
+    if load_average > results.QUIET:
+        print(f"bench: not alone here: the load average is {load_average:.1f}", file=sys.stderr)
     run = Run(
         rounds=int(rounds),
         seconds=seconds,
@@ -103,7 +107,12 @@ def measure(given: argparse.Namespace) -> Path:
             machine=results.machine(),
             brokers={broker: version(broker) for broker in given.brokers},
             versions=results.versions(),
-            settings={"rounds": rounds, "seconds": seconds, "content_type": given.content_type},
+            settings={
+                "rounds": rounds,
+                "seconds": seconds,
+                "content_type": given.content_type,
+                "load_average_before": load_average,
+            },
             checks=run.checks,
             left_out=run.left_out,
             measurements=run.measurements,

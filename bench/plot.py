@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from bench.cases import RECORD
@@ -9,6 +10,7 @@ from bench.results import Results
 
 OURS, OTHERS = "#1f6f8b", "#b8c4cc"
 PANELS_A_ROW = 2
+TITLE_LETTERS = 60
 
 
 def draw(results: Results, path: Path) -> None:
@@ -40,7 +42,8 @@ def draw(results: Results, path: Path) -> None:
         axis.barh(
             list(spreads), medians, xerr=[below, above], color=colours, error_kw={"lw": 1, "capsize": 2}
         )
-        axis.set_title(str(case), fontsize=8, loc="left")
+        title = str(case).replace("one record, ", "")
+        axis.set_title(textwrap.fill(title, TITLE_LETTERS), fontsize=8, loc="left")
         axis.spines[["top", "right"]].set_visible(False)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     for axis in axes[-1]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.cases import RECORD, Case
 from bench.figures import judge
-from bench.results import ROOT, Metrics, Results, Spread
+from bench.results import QUIET, ROOT, Metrics, Results, Spread
 
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
 PLOT = PAGE.with_name("performance.svg")
@@ -43,6 +43,8 @@ def _origin(results: Results) -> str:
         f"Medians of {rounds} interleaved rounds of {seconds:g} seconds, with the least and the most.",
         f"Brokers: {', '.join(results.brokers.values())}. {versions}.",
     ]
+    load_average = results.settings["load_average_before"]
+    lines += [f"Not alone on the machine: the load average was {load_average:.1f}."] * (load_average > QUIET)
     lines += [f"Left out: {name} ({reason})." for name, reason in results.left_out.items()]
     return "\n".join(lines)
 

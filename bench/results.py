@@ -20,6 +20,8 @@ from bench.cases import Case
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "build" / "bench"
 """Where every run leaves its results."""
+QUIET = 0.5
+"""The load average up to which nobody else seems to be at work."""
 PUBLISHED = ROOT / "bench" / "results"
 """Where those go that the page is made of."""
 PACKAGES = [
