@@ -7,12 +7,10 @@ lost, 2 wrong configuration.
 from __future__ import annotations
 
 import base64
-import gc
 import json
 import logging
 import os
 import re
-import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -25,7 +23,7 @@ import trio
 import typer
 
 import ingest
-from ingest import logs
+from ingest import logs, process
 from ingest.config import read_files
 from ingest.errors import ConfigError
 from ingest.http.listeners import open_tls
@@ -35,9 +33,6 @@ from ingest.kafka.consumer import ConsumedRecord, open_topic
 from ingest.loading import as_toml, load
 
 log = logging.getLogger(__name__)
-
-GC_THRESHOLDS = (50_000, 20, 100)
-"""How many new objects, collections of the youngest and of the middle generation a collection waits for."""
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
@@ -123,8 +118,7 @@ def serve(
         )
         check_settings(settings.producer_settings)  # before anything is opened or logged
         logs.configure(settings.log.format)
-        _raise_file_limit()
-        _collect_rarely()
+        process.tune()
         code = trio.run(_serve, settings)
     raise typer.Exit(code)
 
@@ -174,31 +168,6 @@ def check(file: Annotated[Path | None, typer.Argument(metavar="[FILE]")] = None)
     for warning in config.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(as_toml(config), nl=False)
-
-
-def _raise_file_limit() -> None:
-    """Have as many files open as the system lets this process have, since each connection is one.
-
-    Here and not in `ingest.service`: a library does not change what belongs to its process.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (OSError, ValueError) as error:  # macOS has a lower bound of its own
-            log.warning("file limit not raised", extra={"files": soft, "error": str(error)})
-        else:
-            log.info("file limit raised", extra={"files": hard, "before": soft})
-
-
-def _collect_rarely() -> None:
-    """Look for circles of garbage seldom: a thousand new connections are no garbage.
-
-    With Python's own thresholds, ten thousand connections that come at once have everything looked at
-    every few hundred of them, in which time nobody is answered.
-    """
-    gc.freeze()  # what was loaded stays
-    gc.set_threshold(*GC_THRESHOLDS)
 
 
 @contextmanager

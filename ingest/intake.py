@@ -117,6 +117,7 @@ class Intake:
                     while hold.size < fixed + len(received):
                         hold.grow(GROWTH_BYTES)
             content = bytes(received)
+            del received
             hold.shrink(fixed + len(content))
             hold.finish()
             if intent.match.tombstone:
@@ -131,9 +132,10 @@ class Intake:
             hold.release()
             raise
         delivery = await self._producer.submit((record,), hold=hold, wait_seconds=intent.wait_seconds)
+        del record, content  # the producer lets go of what librdkafka has copied, and so do we
         if intent.queued:
             delivery.promise_no_more()
-            return queued_response(record.topic, minimal=intent.minimal), 1
+            return queued_response(intent.like.topic, minimal=intent.minimal), 1
         (report,) = await delivery.wait()
         if not isinstance(report, Receipt):
             # Not raised: reports are shared, and each raise would tie a request's frames to one.

@@ -100,7 +100,8 @@ class Delivery:
         deadline: float = math.inf,
         on_settled: Callable[[Delivery], None] | None = None,
     ) -> None:
-        self.records = records
+        self.records = list(records)
+        """Ours alone, and changed only in place: threads that hand over replace what the sink has copied."""
         self.reports: list[DeliveryReport | None] = [None] * len(records)
         self.deadline = deadline
         """On Trio's clock: when the answer is due."""
@@ -163,7 +164,7 @@ class Delivery:
         elif self.handed < len(self.records):
             first, end = self.handed, len(self.records)
             # Their bytes leave the budget now, and a channel may keep this delivery for a while.
-            self.records = self.records[:first]
+            del self.records[first:]
             for index in range(first, end):
                 self.settle(index, error)
 

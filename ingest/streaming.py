@@ -158,6 +158,7 @@ class Stream:
             sum(record.cost() for record in lines.records), self._answer_seconds
         )
         delivery = await self._producer.submit(lines.records, hold=hold, wait_seconds=self._answer_seconds)
+        lines.records.clear()  # the producer's now, which lets go of what librdkafka has copied
         if self._intent.queued:
             delivery.promise_no_more()
         return delivery
@@ -183,7 +184,7 @@ class Stream:
     def _settle(self, lines: Lines, reports: list[DeliveryReport]) -> bytes:
         """Count what became of a batch; its lines' results where they are asked for."""
         if self._intent.queued:
-            self.accepted += len(lines.records)
+            self.accepted += len(lines.numbers)
         failures = list(lines.failures)
         for number, report in zip(lines.numbers, reports, strict=False):
             if isinstance(report, Receipt):

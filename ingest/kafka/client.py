@@ -13,10 +13,11 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Handle
 
-from ingest.errors import BadRequest, ConfigError, IngestError, Overloaded
+from ingest.errors import BadRequest, ConfigError, DeliveryFailed, IngestError, Overloaded
 from ingest.kafka.reports import delivery_error, is_of_a_batch, refusal
 from ingest.kafka.statistics import Statistics, read_statistics
 from ingest.producer import Delivery
@@ -34,6 +35,10 @@ POLL_ALONE_SECONDS = 0.005
 """How long a poll waits while records are tried alone, whose reports come through another handle."""
 CLOSE_SECONDS = 0.5
 """How long a client that is let go has to hand out what it purged."""
+COPIED_BYTES = 1024
+"""From which size on a value that librdkafka has copied is let go; letting go costs about as much as it."""
+
+_COPIED = bytes(bytearray(b"librdkafka has the content"))  # an object that no record of a caller's has
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -154,9 +159,15 @@ class KafkaClient:
     def _produce(self, handle: Handle, delivery: Delivery, index: int) -> IngestError | None:
         """Enqueue one record, or say why it was refused.  Raises BufferError where it takes none now."""
         record = delivery.records[index]
+        if record.value is _COPIED:
+            return DeliveryFailed("the record cannot be tried again: its content is gone")
         stamp = record.timestamp or 0
         if self._stamps and not stamp:
             stamp = time.time_ns() // 1_000_000
+        # librdkafka copies the content, and the budget is charged for one: ours goes.  Before and not after
+        # `produce`, whose report the other thread may have by then.
+        if record.value is not None and len(record.value) >= COPIED_BYTES:
+            delivery.records[index] = msgspec.structs.replace(record, value=_COPIED)
         headers: Any = None  # annotated in a way that no list of ours fits
         on_delivery = self._on_delivery if handle is self._handle else self._on_final_delivery
         try:
@@ -173,9 +184,13 @@ class KafkaClient:
                 timestamp=stamp,
                 headers=headers,
             )
+        except BufferError:
+            delivery.records[index] = record
+            raise
         except KafkaException as error:
             if error.args[0].code() == KafkaError._FATAL:
                 # Polling says so too; what was not handed over waits for the next client.
+                delivery.records[index] = record
                 raise BufferError from None
             return refusal(error.args[0])
         except (TypeError, ValueError, OverflowError) as error:
@@ -187,6 +202,10 @@ class KafkaClient:
     ) -> None:
         # A broker refuses a batch whole, for one record in it or for its size: each is tried alone.
         if error is not None and is_of_a_batch(error) and not self.given_up:
+            record = delivery.records[index]
+            if record.value is _COPIED:
+                value: Any = message.value()
+                delivery.records[index] = msgspec.structs.replace(record, value=value)
             self._suspects.append((delivery, index))
         else:
             self._on_final_delivery(delivery, index, stamp, error, message)

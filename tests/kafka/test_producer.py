@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
@@ -25,7 +26,7 @@ from ingest.errors import (
     UnknownPartition,
     UnknownTopic,
 )
-from ingest.kafka.client import check_settings
+from ingest.kafka.client import COPIED_BYTES, check_settings
 from ingest.kafka.pipeline import PURGE_SECONDS, REPORTS_A_TURN
 from ingest.kafka.producer import CHANNEL_DELIVERIES, KafkaProducer
 from ingest.producer import Delivery, Ledger
@@ -335,6 +336,46 @@ async def test_the_others_of_a_refused_batch_are_delivered(
         assert producer.ledger == Ledger(accepted=5, delivered=4, failed=1)
         assert budget.held_bytes == 0
     assert len(kafka.values("t")) == 5
+
+
+# What librdkafka has copied --------------------------------------------------------------------------
+
+
+def large(count: int) -> list[Record]:
+    return [Record("t", b"%d" % number * COPIED_BYTES, b"key") for number in range(count)]
+
+
+async def test_content_that_librdkafka_has_copied_is_not_kept_twice(kafka: MockKafka) -> None:
+    async with kafka.open_producer(message_timeout_ms=20_000, answer_seconds=30) as producer:
+        await connect(producer)
+        kafka.set_latency(1)
+        tracemalloc.start()
+        delivery = await producer.submit([Record("t", bytes(500_000)) for _ in range(20)])
+        with trio.fail_after(5):
+            while delivery.handed < 20:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        traced, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert not delivery.settled
+        assert traced <= 1_000_000  # of ten
+        kafka.set_latency(0)
+        assert kinds(await delivery.wait()) == [Receipt] * 20
+
+
+async def test_large_records_of_a_refused_batch_are_tried_again_whole(kafka: MockKafka) -> None:
+    async with kafka.open_producer(linger_ms=50) as producer:
+        await connect(producer)
+        kafka.fail(PRODUCE, "INVALID_RECORD")
+        with trio.fail_after(5):
+            assert kinds(await producer.send(large(5))) == [Receipt] * 5
+    assert kafka.values("t")[1:] == [record.value for record in large(5)]
+
+
+async def test_large_records_that_found_the_queue_full_arrive_whole(kafka: MockKafka) -> None:
+    async with kafka.open_producer(queue_buffering_max_messages=3) as producer:
+        with trio.fail_after(10):
+            assert kinds(await producer.send(large(20))) == [Receipt] * 20
+    assert kafka.values("t") == [record.value for record in large(20)]
 
 
 @pytest.mark.parametrize("error", ["NOT_ENOUGH_REPLICAS", "_TRANSPORT", "NOT_LEADER_FOR_PARTITION"])
