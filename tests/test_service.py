@@ -364,13 +364,14 @@ async def test_cancelling_is_prompt_and_leaves_no_socket_and_no_thread(given: bo
 
     async with serving(MemoryProducer() if given else None) as server, AsyncExitStack() as clients:
         await use(server, clients)  # what is opened once and for all is opened now
-    before = descriptors(), threads()
+    before, most_threads = descriptors(), threads()
     async with AsyncExitStack() as clients:
         async with serving(MemoryProducer() if given else None) as server:
             await use(server, clients)
             cancelled = trio.current_time()
         assert trio.current_time() - cancelled < HANGS / 2
-    assert (descriptors(), threads()) == before
+    assert descriptors() <= before  # what earlier tests had may still have been ending
+    assert threads() <= most_threads
 
 
 @linux
@@ -402,7 +403,7 @@ def test_cancelling_at_any_point_is_clean(steps: int, seed: int, stopping: bool)
                 if stopping and step == steps // 2:
                     server.stop_requested.set()
             nursery.cancel_scope.cancel()
-        assert descriptors() == before
+        assert descriptors() <= before
         assert producer.ledger.pending == 0
 
     try:

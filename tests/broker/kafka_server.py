@@ -266,6 +266,16 @@ class RealKafka:
                 raise KafkaFailed(f"topic {name} did not appear within 30 s\n{self.output()}")
             time.sleep(0.05)
 
+    def delete_topic(self, name: str) -> None:
+        """Delete the topic, and return once the broker has."""
+        admin = self._administration()
+        admin.delete_topics([name], operation_timeout=30)[name].result(30)
+        deadline = time.monotonic() + 30
+        while name in admin.list_topics(timeout=10).topics:
+            if time.monotonic() > deadline:
+                raise KafkaFailed(f"topic {name} was still there after 30 s\n{self.output()}")
+            time.sleep(0.05)
+
     def read_all(self, topic: str) -> list[StoredRecord]:
         """Every record of the topic up to its high watermarks, in order of partition and offset."""
         consumer = Consumer(

@@ -1,19 +1,15 @@
 """A librdkafka producer that fails for good, in each of its ways, is replaced in place.
 
-`Handle` stands for confluent_kafka's producer with something broken in it, for one generation: what takes
-its place is sound.
+Where something is broken in confluent_kafka's producer itself, that is so for the first one: what takes its
+place is sound.
 """
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-import confluent_kafka
 import pytest
 import trio
 
@@ -23,10 +19,9 @@ from ingest.kafka.pipeline import LEFT_BEHIND
 from ingest.kafka.producer import KafkaProducer
 from ingest.producer import Delivery
 from ingest.records import Receipt, Record
+from tests.kafka.broken_handles import STUCK_SECONDS, Switch, broken_handles
 from tests.kafka.test_producer import adds_up, busy_threads, connect, deliver, kinds, until
-from tests.mock_kafka import INIT_PRODUCER_ID, PRODUCE, MockKafka, code, fail_for_good, open_mock_kafka
-
-STUCK_SECONDS = 0.75
+from tests.mock_kafka import INIT_PRODUCER_ID, PRODUCE, MockKafka, fail_for_good, open_mock_kafka
 
 
 @pytest.fixture
@@ -37,56 +32,11 @@ def kafka() -> Iterator[MockKafka]:
         yield kafka
 
 
-class Switch:
-    """Breaks the handles that are made while it is on; `off` heals those to come, `let_go` frees threads."""
-
-    def __init__(self) -> None:
-        self.kind: str | None = None
-        self.broken: set[int] = set()
-        self.made = 0
-        self.freed = threading.Event()
-
-    def breaks(self, handle: object, kind: str) -> bool:
-        return self.kind == kind and id(handle) in self.broken
-
-    def on(self, kind: str) -> None:
-        self.kind = kind
-
-
 @pytest.fixture
 def switch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Switch]:
-    switch = Switch()
-
-    class Handle(confluent_kafka.Producer):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            switch.made += 1
-            if switch.kind == "never made":
-                raise confluent_kafka.KafkaException(confluent_kafka.KafkaError(code("_CRIT_SYS_RESOURCE")))
-            if switch.made == 1 or switch.kind == "every poll":
-                switch.broken.add(id(self))
-            super().__init__(*arguments, **options)
-
-        def poll(self, timeout: float = -1) -> int:
-            if switch.breaks(self, "poll never returns") or switch.breaks(self, "every poll"):
-                switch.freed.wait(60)
-            if switch.breaks(self, "nothing is reported"):
-                time.sleep(timeout)
-                return 0
-            if switch.breaks(self, "poll raises"):
-                raise ValueError("out of a callback")
-            return super().poll(timeout)
-
-        def produce(self, *arguments: Any, **options: Any) -> None:
-            if switch.breaks(self, "produce never returns"):
-                switch.freed.wait(60)
-            if switch.breaks(self, "produce raises"):
-                raise MemoryError("no more")
-            super().produce(*arguments, **options)
-
-    monkeypatch.setattr("ingest.kafka.client.Handle", Handle)
     monkeypatch.setattr("ingest.kafka.threads.STUCK_SECONDS", STUCK_SECONDS)
-    yield switch
-    switch.freed.set()
+    with broken_handles(monkeypatch) as switch:
+        yield switch
 
 
 async def submit(producer: KafkaProducer, count: int = 20) -> list[Delivery]:

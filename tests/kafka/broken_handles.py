@@ -1,0 +1,73 @@
+"""confluent_kafka's producer with something broken in it, for the first one that is made."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import confluent_kafka
+import pytest
+
+from tests.mock_kafka import code
+
+STUCK_SECONDS = 0.75
+"""What `ingest.kafka.threads.STUCK_SECONDS` is in tests that do not measure it."""
+
+
+class Switch:
+    """What is broken now, by the names below: in the first handle, or in every one that is made."""
+
+    def __init__(self) -> None:
+        self.kind: str | None = None
+        self.broken: set[int] = set()
+        self.made = 0
+        """How many handles there have been."""
+        self.freed = threading.Event()
+        """Set it to let threads go on that never return."""
+
+    def breaks(self, handle: object, kind: str) -> bool:
+        return self.kind == kind and id(handle) in self.broken
+
+    def on(self, kind: str) -> None:
+        self.kind = kind
+
+
+@contextlib.contextmanager
+def broken_handles(monkeypatch: pytest.MonkeyPatch) -> Iterator[Switch]:
+    """Have `ingest` make handles that a switch breaks; at the end the threads that are stuck go on."""
+    switch = Switch()
+
+    class Handle(confluent_kafka.Producer):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            switch.made += 1
+            if switch.kind == "never made":
+                raise confluent_kafka.KafkaException(confluent_kafka.KafkaError(code("_CRIT_SYS_RESOURCE")))
+            if switch.made == 1 or switch.kind == "every poll":
+                switch.broken.add(id(self))
+            super().__init__(*arguments, **options)
+
+        def poll(self, timeout: float = -1) -> int:
+            if switch.breaks(self, "poll never returns") or switch.breaks(self, "every poll"):
+                switch.freed.wait(60)
+            if switch.breaks(self, "nothing is reported"):
+                time.sleep(timeout)
+                return 0
+            if switch.breaks(self, "poll raises"):
+                raise ValueError("out of a callback")
+            return super().poll(timeout)
+
+        def produce(self, *arguments: Any, **options: Any) -> None:
+            if switch.breaks(self, "produce never returns"):
+                switch.freed.wait(60)
+            if switch.breaks(self, "produce raises"):
+                raise MemoryError("no more")
+            super().produce(*arguments, **options)
+
+    monkeypatch.setattr("ingest.kafka.client.Handle", Handle)
+    try:
+        yield switch
+    finally:
+        switch.freed.set()
