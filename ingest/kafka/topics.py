@@ -295,15 +295,18 @@ class Topics:
         )
         again = 0
         for resource, answer in answers.items():
-            try:
+            # Not raised: the answer would keep the error, its traceback this frame, and that the client.
+            error = answer.exception()
+            if error is None:
                 told = answer.result().get("max.message.bytes")
                 if told is not None and told.value is not None:
                     batches[resource.name] = int(told.value)
-            except KafkaException as error:
-                # Without the right to describe, it is the broker that refuses what is too large.
-                if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                    log.info("topic not described", extra={"topic": resource.name, "error": str(error)})
-                    again += 1
+            elif not isinstance(error, KafkaException):
+                raise error
+            # Without the right to describe, it is the broker that refuses what is too large.
+            elif error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                log.info("topic not described", extra={"topic": resource.name, "error": str(error)})
+                again += 1
         return again
 
     def close(self) -> None:
