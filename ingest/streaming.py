@@ -110,7 +110,9 @@ class Stream:
                         hold.grow(self._decoder.held_bytes - hold.size)
                 await self._take_all(iter(self._decoder.end()))
             except IngestError as cause:
-                error = cause  # the rest cannot be read; what was accepted keeps its own outcome
+                # The rest cannot be read; what was accepted keeps its own outcome.  Without its traceback,
+                # which would hold this frame, which holds the error.
+                error = cause.with_traceback(None)
             while self._in_flight:
                 await self._settle_oldest()
         except BaseException:

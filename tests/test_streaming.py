@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tracemalloc
 from typing import Any
@@ -22,6 +23,9 @@ from ingest.errors import (
     RecordRefused,
     UnknownPartition,
 )
+from ingest.formats.ndjson import BATCH_LINES
+from ingest.http.connection import Connection
+from ingest.http.framing import MessageReader
 from ingest.producer import Delivery
 from ingest.records import DeliveryReport, Record
 from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
@@ -489,3 +493,63 @@ async def test_reset_takes_back_what_was_not_handed_over() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert exchanges.budget.held_bytes == 0
     assert (producer.ledger.failed, producer.ledger.unknown) == (6, 0)
+
+
+# Many streams at once ---------------------------------------------------------------------------------
+
+
+async def test_many_streams_have_few_batches_on_their_way_together() -> None:
+    producer = StallingProducer()
+    async with open_exchanges(producer) as exchanges:
+        clients = [exchanges.connect() for _ in range(40)]
+        for client in clients:
+            await client.send(OPEN + chunk(b"1\n" * 20_000))
+        await trio.testing.wait_all_tasks_blocked()
+        assert producer.pending <= (16 + 40) * BATCH_LINES
+        producer.release()
+        for client in clients:
+            assert (await client.ask(chunk(b""))).json == {"accepted": 20_000, "failed": 0}
+
+
+async def test_of_many_streams_one_decodes_in_each_pass_of_the_loop() -> None:
+    passes = 0
+
+    async def count_passes() -> None:
+        nonlocal passes
+        while True:
+            await trio.lowlevel.checkpoint()
+            passes += 1
+
+    async with open_exchanges(MemoryProducer()) as exchanges, trio.open_nursery() as nursery:
+        clients = [exchanges.connect() for _ in range(20)]
+        for client in clients:
+            await client.send(OPEN + chunk(b"x\n" * 10 * BATCH_LINES) + chunk(b""))
+        nursery.start_soon(count_passes)
+        for client in clients:
+            assert (await client.answer()).json["failed"] == 10 * BATCH_LINES
+        nursery.cancel_scope.cancel()
+    assert passes >= 20 * 10
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        request("POST /", CHUNKED) + b"x\r\n",
+        OPEN + b"x\r\n",
+        request("GET /none", "Connection: close"),
+    ],
+)
+async def test_refused_request_leaves_no_circle_of_garbage(asked: bytes) -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        await exchanges.ask(request("GET /none", "Connection: close"))
+        exchanges.connections.clear()
+        gc.collect()
+        gc.disable()
+        try:
+            assert (await exchanges.ask(asked)).status in (400, 404)
+            await trio.testing.wait_all_tasks_blocked()
+            exchanges.connections.clear()
+            assert not [each for each in gc.get_objects() if isinstance(each, (Connection, MessageReader))]
+        finally:
+            gc.enable()

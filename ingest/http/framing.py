@@ -125,13 +125,14 @@ class MessageReader:
     def next_event(self) -> Event:
         """The next part of the current request; see `HTTPProtocol.next_event`."""
         if self.error is not None:
-            raise self.error
+            raise type(self.error)(self.error.message)
         try:
             event = self._read()
             if event is Signal.NEED_DATA and self._closed:
                 return self._read_end_of_stream()
         except IngestError as error:
-            self.error = error
+            # A copy: with its traceback the error would hold this reader, which holds the error.
+            self.error = type(error)(error.message)
             raise
         if self._start == len(self._buffer):
             self._buffer, self._start = b"", 0  # an idle connection holds nothing

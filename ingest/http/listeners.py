@@ -15,6 +15,7 @@ import socket
 import ssl
 import struct
 import sys
+from collections import deque
 from collections.abc import Callable
 
 import trio
@@ -29,8 +30,10 @@ from ingest.http.streams import ByteStream, TCPStream
 BACKLOG = 4096
 SEND_BUFFER_BYTES = 131_072
 """What the kernel takes of a connection's answers (Linux doubles it); its own choice begins at 2.5 MB."""
-ACCEPTS_A_WAKE = 64
+ACCEPTS_A_WAKE = 512
 """How many connections are accepted before other tasks get their turn."""
+BEGUN_AT_ONCE = 64
+"""How many accepted connections begin before other tasks get their turn: that costs more than accepting."""
 EXPIRED_AT_ONCE = 64
 """How many connections are ended for their deadline before other tasks get their turn."""
 SWEEP_SECONDS = 0.5
@@ -71,9 +74,8 @@ def open_sockets(host: str, port: int, *, option: str = "http") -> list[socket.s
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listening.setsockopt(
-                socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES
-            )  # accepted ones inherit
+            # What is accepted has it from here.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             listening.bind((address[0], port, *address[2:]))
             port = listening.getsockname()[1]
             listening.listen(BACKLOG)
@@ -121,39 +123,53 @@ class Listeners:
         self._tls = tls
         self.most = most
         """How many connections can be open at once."""
+        self._accepted: deque[Connection] = deque()
+        self._one_accepted = trio.Event()
         self._one_left = trio.Event()
         self._draining = False
         self._faults = FaultLog(logging.getLogger(__name__), seconds=1, clock=trio.current_time)
 
     async def accept(self, connections: trio.Nursery) -> None:
         """Accept from all sockets until cancelled; each connection is a task in `connections`."""
-        async with trio.open_nursery() as nursery:
-            for listening in self.sockets:
-                nursery.start_soon(self._accept_from, listening, connections)
+        try:
+            async with trio.open_nursery() as nursery:
+                for listening in self.sockets:
+                    nursery.start_soon(self._accept_from, listening)
+                while True:
+                    # The kernel's queue has to be emptied faster than connections can begin: a client that
+                    # finds it full tries again a second later.
+                    await self._one_accepted.wait()
+                    self._begin(connections, BEGUN_AT_ONCE)
+                    await trio.lowlevel.checkpoint()
+        finally:
+            self._begin(connections, len(self._accepted))
 
     async def sweep(self) -> None:
         """End what has waited too long, until cancelled."""
         async for _ in periodic(SWEEP_SECONDS):
-            now = trio.current_time()
-            waiting: dict[int, Connection] = {}
-            poll = select.poll()
-            expired: list[Connection] = []
-            for connection in self.connections:
-                if connection.deadline <= now:
-                    expired.append(connection)
-                elif connection.phase is Phase.ANSWER and connection.socket is not None:
-                    descriptor = connection.socket.fileno()
-                    waiting[descriptor] = connection
-                    poll.register(descriptor, 0)  # errors and hang-ups are told unasked
-            if waiting:
-                for descriptor, event in poll.poll(0):
-                    if event & select.POLLERR:
-                        waiting[descriptor].abandon()
-            for number, connection in enumerate(expired, 1):
-                if connection.deadline <= now:  # still: others ran meanwhile
-                    connection.expire()
-                if number % EXPIRED_AT_ONCE == 0:
-                    await trio.lowlevel.checkpoint()
+            await self._end_late_ones()
+
+    async def _end_late_ones(self) -> None:
+        now = trio.current_time()
+        waiting: dict[int, Connection] = {}
+        poll = select.poll()
+        expired: list[Connection] = []
+        for connection in self.connections:
+            if connection.deadline <= now:
+                expired.append(connection)
+            elif connection.phase is Phase.ANSWER and connection.socket is not None:
+                descriptor = connection.socket.fileno()
+                waiting[descriptor] = connection
+                poll.register(descriptor, 0)  # errors and hang-ups are told unasked
+        if waiting:
+            for descriptor, event in poll.poll(0):
+                if event & select.POLLERR:
+                    waiting[descriptor].abandon()
+        for number, connection in enumerate(expired, 1):
+            if connection.deadline <= now:  # still: others ran meanwhile
+                connection.expire()
+            if number % EXPIRED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
 
     async def let_none_begin(self) -> None:
         """Let no handshake begin any more, and those under way become connections.
@@ -174,9 +190,10 @@ class Listeners:
         """Stop listening.  What the kernel has accepted already is still served."""
         for listening in self.sockets:
             with contextlib.suppress(OSError):
-                while self._accept_one(listening, connections):
+                while self._accept_one(listening):
                     pass
             listening.close()
+        self._begin(connections, len(self._accepted))
 
     async def ended(self) -> None:
         """Wait until no connection is open."""
@@ -189,7 +206,7 @@ class Listeners:
         for connection in self.connections:
             connection.drain()
 
-    async def _accept_from(self, listening: socket.socket, connections: trio.Nursery) -> None:
+    async def _accept_from(self, listening: socket.socket) -> None:
         while True:
             # A token before accept: a connection that cannot be served waits in the kernel's backlog.
             while len(self.connections) >= self.most:
@@ -197,7 +214,7 @@ class Listeners:
             await trio.lowlevel.wait_readable(listening)
             try:
                 for _ in range(min(ACCEPTS_A_WAKE, self.most - len(self.connections))):
-                    if not self._accept_one(listening, connections):
+                    if not self._accept_one(listening):
                         break
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
@@ -206,7 +223,7 @@ class Listeners:
                 self._faults(logging.ERROR, "accept failed", extra)
                 await trio.sleep(EXHAUSTED_SECONDS)
 
-    def _accept_one(self, listening: socket.socket, connections: trio.Nursery) -> bool:
+    def _accept_one(self, listening: socket.socket) -> bool:
         try:
             accepted, address = listening.accept()
         except BlockingIOError:
@@ -227,8 +244,15 @@ class Listeners:
         if self._draining:
             connection.drain()
         self.connections.add(connection)
-        connections.start_soon(self._serve, connection)
+        self._accepted.append(connection)
+        self._one_accepted.set()
         return True
+
+    def _begin(self, connections: trio.Nursery, most: int) -> None:
+        for _ in range(min(most, len(self._accepted))):
+            connections.start_soon(self._serve, self._accepted.popleft())
+        if not self._accepted:
+            self._one_accepted = trio.Event()
 
     async def _serve(self, connection: Connection) -> None:
         try:

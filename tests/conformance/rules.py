@@ -271,7 +271,7 @@ UNSEEN = {
     "start_next_message: self._state is not _State.END is False": _MISUSE,
     "start_next_message: no raise RuntimeError": _MISUSE,
     "next_event: self.error is not None is False": _MISUSE,
-    "next_event: no raise self.error": _MISUSE,
+    "next_event: no raise type": _MISUSE,
     "_read: self._state is _State.END is False": _EQUAL,
     "_read_head: len(buffer) - start == 1 is False": _EQUAL,
     "_read_chunk_part: self._state is _State.TRAILERS is True": _EQUAL,

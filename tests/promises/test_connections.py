@@ -77,18 +77,21 @@ async def test_ten_thousand_connect_at_once(engine: str, cluster: MockKafka, rea
                 for idle in sockets:
                     nursery.start_soon(keep_alive, idle)
             kept = (server.resident_bytes() - idle_bytes) / IDLE
+            waited = others.kept_seconds
+            others.kept_seconds = 0.0
         await until(lambda: server.open_files() <= files + 5, seconds=5)
     reached(
         14,
         f"{engine}: {IDLE:,} connections at once were accepted in {seconds:.2f} s, "
         f"{each / 1000:.1f} kB each, {kept / 1000:.1f} kB after a request; "
-        f"an open connection was answered within {others.kept_seconds * 1000:.0f} ms meanwhile",
+        f"an open connection was answered within {waited * 1000:.0f} ms meanwhile, "
+        f"and within {others.kept_seconds * 1000:.0f} ms when all of them closed at once",
     )
     assert seconds <= ACCEPTED_WITHIN_SECONDS
     assert each <= IDLE_BYTES
     assert kept <= IDLE_BYTES
     assert others.were_served, others.answers
-    assert others.kept_seconds <= OTHERS_WAIT_SECONDS
+    assert waited <= OTHERS_WAIT_SECONDS
 
 
 async def test_no_descriptors_left(engine: str, cluster: MockKafka, reached: Reached) -> None:
