@@ -31,6 +31,7 @@ from ingest.kafka import devbroker
 from ingest.kafka.client import check_settings
 from ingest.kafka.consumer import ConsumedRecord, open_topic
 from ingest.loading import as_toml, load
+from ingest.systemd import notify
 
 log = logging.getLogger(__name__)
 
@@ -208,6 +209,7 @@ async def _serve(config: ingest.Config) -> int:
                 if server is None:
                     abandoning.cancel()
                     return
+                notify("STOPPING=1")
                 nursery.start_soon(server.shutdown)
                 await anext(signals)
                 abandoning.cancel()
@@ -215,6 +217,7 @@ async def _serve(config: ingest.Config) -> int:
             async with trio.open_nursery() as serving:
                 nursery.start_soon(obey)
                 server = await serving.start(ingest.serve, config)
+                notify("READY=1")
             drained = True
             nursery.cancel_scope.cancel()
     if server is None:

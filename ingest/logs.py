@@ -15,12 +15,15 @@ from typing import Literal
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+FIELD_CHARACTERS = 4096
+"""How long one field of an event can be; the middle of a longer one is left out."""
+
 
 def configure(format: Literal["text", "json"]) -> None:  # noqa: A002  # the option's name
     """Send every event of level INFO and above to standard error.
 
     Text is `2026-11-23T23:40:12.345Z info drained accepted=1204 …`: time, level, event, and the fields
-    in the order given.  Whatever an event holds, it is one line.
+    in the order given.  Whatever an event holds, it is one line, and not an endless one.
     """
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.ExtraAdder()],
@@ -28,7 +31,8 @@ def configure(format: Literal["text", "json"]) -> None:  # noqa: A002  # the opt
             _head,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
-            _text if format == "text" else structlog.processors.JSONRenderer(),
+            _bound,
+            _text if format == "text" else _json,
         ],
     )
     handler = logging.StreamHandler()
@@ -43,6 +47,19 @@ def _head(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     created = datetime.fromtimestamp(event["_record"].created, UTC)
     time = created.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
     return {"time": time, "level": event.pop("level"), "event": event.pop("event"), **event}
+
+
+def _bound(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Shorten what is very long; of a traceback the end matters most."""
+    for name, value in event.items():
+        if isinstance(value, str) and len(value) > FIELD_CHARACTERS:
+            event[name] = value[: FIELD_CHARACTERS // 2] + " … " + value[-FIELD_CHARACTERS // 2 :]
+    return event
+
+
+def _json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    # JSON leaves DEL alone, which a terminal need not.
+    return json.dumps(event, default=str).replace("\x7f", "\\u007f")
 
 
 def _text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:

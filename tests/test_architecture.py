@@ -21,7 +21,7 @@ ROWS = [
     ["intake", "management.*"],
     ["streaming", "http.listeners", "access"],
     ["answers", "intent", "http.connection", "http.engines", "kafka.*", "formats.*"],
-    ["http.*_protocol", "http.streams", "producer", "routing", "loading", "logs", "process"],
+    ["http.*_protocol", "http.streams", "producer", "routing", "loading", "logs", "process", "systemd"],
     ["http.framing", "http.writing", "budget", "metrics"],
     ["http.protocol", "http.heads"],
     ["config"],

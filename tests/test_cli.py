@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -195,6 +196,51 @@ def test_a_port_in_use_is_one_line_and_exit_code_2(start: Start, ingest: Ingest)
         ended = ingest("serve", "--port", port)
     assert ended.returncode == 2
     assert re.search(rf"^config: .*{port}.*in use", ended.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize("kind", ["in a folder", "abstract"])
+def test_systemd_is_told_when_it_listens_and_when_it_stops(
+    start: Start, environ: dict[str, str], tmp_path: Path, kind: str
+) -> None:
+    abstract = kind == "abstract"
+    name = f"ingest-tests-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    environ["NOTIFY_SOCKET"] = f"@{name}" if abstract else name
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.settimeout(SECONDS)
+        systemd.bind(f"\0{name}" if abstract else name)
+        with start("serve", "--port", "0") as service:
+            assert systemd.recv(100) == b"READY=1"
+            url, _ = listening(service)
+            assert post(url, b"1") == 200
+            service.send_signal(signal.SIGTERM)
+            assert systemd.recv(100) == b"STOPPING=1"
+            assert service.wait(SECONDS) == 0
+
+
+def test_a_systemd_that_is_not_there_is_no_reason_to_fail(start: Start, environ: dict[str, str]) -> None:
+    environ["NOTIFY_SOCKET"] = "/nowhere/notify"
+    with start("serve", "--port", "0") as service:
+        url, _ = listening(service)
+        assert "state=READY=1" in line_with(service, "systemd was not told").replace('"', "")
+        assert post(url, b"1") == 200
+
+
+def test_the_access_log_has_a_line_for_each_request_and_management_a_port(start: Start) -> None:
+    arguments = ("--access-log", "--management-port", "0", "--log-format", "json")
+    with start("serve", "--port", "0", *arguments) as service:
+        seen_at = json.loads(line_with(service, '"management"'))["url"]
+        url = json.loads(line_with(service, '"listening"'))["url"]
+        assert post(f"{url}/?key=k", b"12345", X_Request_Id="mine") == 200
+        line = json.loads(line_with(service, '"request"'))
+        with urllib.request.urlopen(f"{seen_at}/healthz", timeout=SECONDS) as answer:
+            assert answer.status == 200
+    seconds = line.pop("seconds")
+    assert 0 < seconds < SECONDS
+    del line["time"]
+    assert line == {
+        "level": "info", "event": "request", "request_id": "mine", "peer": "127.0.0.1", "method": "POST",
+        "target": "/?key=k", "status": 200, "content_bytes": 5, "records": 1,
+    }  # fmt: skip
 
 
 def test_a_second_signal_abandons_what_is_pending_and_exits_with_1(start: Start) -> None:

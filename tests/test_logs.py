@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -104,6 +105,27 @@ def test_json_is_one_object_an_event(capsys: pytest.CaptureFixture[str]) -> None
         "reason": "a\nb",
         "count": 2,
     }
+
+
+def test_json_is_printable_ascii_whatever_an_event_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("json")
+    log.error("seen", extra={"value": "\x00\x1b[31m\x7f\x9b\u2028\ud800ü"})
+    line = capsys.readouterr().err[:-1]
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line)["value"] == "\x00\x1b[31m\x7f\x9b\u2028\ud800ü"
+
+
+@pytest.mark.parametrize("format_", ["text", "json"])
+def test_a_field_is_bounded(capsys: pytest.CaptureFixture[str], format_: Literal["text", "json"]) -> None:
+    logs.configure(format_)
+    try:
+        raise RuntimeError(1_000_000 * "x" + "the end")
+    except RuntimeError:
+        log.exception("failed", extra={"value": 1_000_000 * "y"})
+    line = capsys.readouterr().err
+    assert len(line) < 2 * logs.FIELD_CHARACTERS + 500
+    assert "the end" in line
 
 
 def test_events_below_info_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:

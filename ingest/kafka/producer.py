@@ -177,7 +177,8 @@ class KafkaProducer:
         self._late.pop(delivery, None)
         if delivery.deadline < math.inf:  # else it was settled before it was even waited for
             begun = delivery.deadline - self._answer_seconds
-            self.ledger.delivery_seconds.observe(trio.current_time() - begun)
+            # A clock for each would cost more than all the counting; reports come when the thread is back.
+            self.ledger.delivery_seconds.observe(max(0.0, self._polled_at - begun))
         if self.draining:  # it may have been withdrawn by its caller, whom `drain` does not know
             self._pipeline.rounds.value += 1
 

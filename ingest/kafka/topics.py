@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from trio_util import RepeatedEvent
 
 from ingest.errors import BadRequest, KafkaUnavailable, Overloaded, TopicDenied, UnknownTopic
+from ingest.faultlog import FaultLog
 from ingest.options import TOPIC_NAME
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class Topics:
         self._auto_create = auto_create
         self._describes = describe
         self._limiter = trio.CapacityLimiter(1)
+        self._faults = FaultLog(log)
         self._admin: AdminClient | None = None  # only touched by the thread that asks
         self._quiet = threading.Event()  # no thread asks just now
         self._quiet.set()
@@ -235,7 +237,7 @@ class Topics:
     def _note_failure(self, error: KafkaError) -> None:
         if error.code() == KafkaError._TIMED_OUT and self._listed_at > -math.inf:
             # One slow broker: the others may well take records, so the deadlines decide.
-            log.info("kafka slow to list its topics")
+            self._faults(logging.INFO, "kafka slow to answer", {})
         else:
             if self._down is None:
                 log.warning("kafka unreachable", extra={"error": error.str()})
@@ -305,7 +307,8 @@ class Topics:
                 raise error
             # Without the right to describe, it is the broker that refuses what is too large.
             elif error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                log.info("topic not described", extra={"topic": resource.name, "error": str(error)})
+                extra = {"topic": resource.name, "error": str(error)}
+                self._faults(logging.INFO, "topic not described", extra)
                 again += 1
         return again
 
