@@ -130,10 +130,10 @@ class MockKafka:
         with self._awake():
             assert _set_up(self._cluster, broker) == 0
 
-    def set_latency(self, seconds: float) -> None:
-        """How long every broker takes to answer."""
+    def set_latency(self, seconds: float, broker: int = _ALL_BROKERS) -> None:
+        """How long every broker, or one of them (counted from 1), takes to answer."""
         with self._awake():
-            assert _set_rtt(self._cluster, _ALL_BROKERS, int(seconds * 1000)) == 0
+            assert _set_rtt(self._cluster, broker, int(seconds * 1000)) == 0
 
     def fail(self, api_key: int, *names: str) -> None:
         """Answer the next requests of this kind with these errors; `_TRANSPORT` hangs up."""

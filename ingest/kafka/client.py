@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Handle
+from confluent_kafka.admin import AdminClient
 
 from ingest.errors import BadRequest, ConfigError, DeliveryFailed, IngestError, Overloaded
 from ingest.kafka.reports import delivery_error, is_of_a_batch, refusal
@@ -47,6 +48,14 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     Raises `ConfigError` with librdkafka's words, which name the property.
     """
     KafkaClient(settings, stamps=False)
+
+
+def open_admin(settings: Mapping[str, Any]) -> AdminClient:
+    """A client to ask the cluster with, on the same settings; for who must not hold up records."""
+    # It asks for no producer id, which could be refused it and would end it for good.
+    unwanted = ("statistics.interval.ms", "enable.idempotence", "enable.gapless.guarantee")
+    wanted = {name: value for name, value in settings.items() if name not in unwanted}
+    return AdminClient(wanted, logger=logging.getLogger("ingest.librdkafka"))
 
 
 class Arrived(NamedTuple):

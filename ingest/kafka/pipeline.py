@@ -83,7 +83,8 @@ class Pipeline:
         self._workers: set[Worker] = set()  # with a call under way
         self._left: dict[KafkaClient, list[Worker]] = {}  # replaced and not closed yet, perhaps for ever
         self._faults = FaultLog(log)
-        self._polled_at = trio.current_time()  # when the poll thread was back last
+        self.polled_at = trio.current_time()
+        """When the poll thread was back last, on Trio's clock."""
         self.statistics: Statistics | None = None
         """librdkafka's last, once it has given any."""
 
@@ -92,7 +93,7 @@ class Pipeline:
         """Why nothing goes through now, as far as the client shows."""
         if self.failure is not None:
             return f"the Kafka client is being replaced: {self.failure}"
-        if trio.current_time() - self._polled_at > UNPOLLED_SECONDS:
+        if trio.current_time() - self.polled_at > UNPOLLED_SECONDS:
             return "librdkafka has not been polled lately"
         return None
 
@@ -304,7 +305,7 @@ class Pipeline:
             except RuntimeError as cause:  # there was no thread to be had
                 self._fail(f"it cannot be polled: {cause}")
                 return
-            self._polled_at = trio.current_time()
+            self.polled_at = trio.current_time()
             self.statistics = arrived.statistics or self.statistics
             for count, (delivery, index, report) in enumerate(arrived.reports, 1):
                 if not count % REPORTS_A_TURN:

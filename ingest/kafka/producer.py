@@ -19,6 +19,7 @@ from ingest import producer as seam
 from ingest.budget import Budget, Hold
 from ingest.errors import DeliveryUnknown, KafkaUnavailable, Overloaded
 from ingest.kafka.pipeline import POLL_SECONDS, PURGE_SECONDS, Pipeline
+from ingest.kafka.pulse import Pulse
 from ingest.kafka.statistics import Statistics
 from ingest.kafka.threads import LOOK_SECONDS
 from ingest.kafka.topics import Topics
@@ -61,6 +62,7 @@ class KafkaProducer:
             auto_create=auto_create,
             describe=not inside,
         )
+        self.pulse = Pulse(settings, lambda: self.topics.leaders)
         self._into_channel, from_channel = trio.open_memory_channel[Delivery](CHANNEL_DELIVERIES)
         self._pipeline = Pipeline(
             settings,
@@ -85,7 +87,7 @@ class KafkaProducer:
     @property
     def trouble(self) -> str | None:
         """See `ingest.producer.Producer.trouble`."""
-        return self._pipeline.trouble or self.topics.trouble
+        return self._pipeline.trouble or self.topics.trouble or self.pulse.trouble
 
     @property
     def statistics(self) -> Statistics | None:
@@ -168,6 +170,7 @@ class KafkaProducer:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self.topics.watch)
+                    nursery.start_soon(self.pulse.watch)
                     nursery.start_soon(self._pipeline.run)
             finally:
                 sweep.cancel()
@@ -178,7 +181,7 @@ class KafkaProducer:
         if delivery.deadline < math.inf:  # else it was settled before it was even waited for
             begun = delivery.deadline - self._answer_seconds
             # A clock for each would cost more than all the counting; reports come when the thread is back.
-            self.ledger.delivery_seconds.observe(max(0.0, self._polled_at - begun))
+            self.ledger.delivery_seconds.observe(max(0.0, self._pipeline.polled_at - begun))
         if self.draining:  # it may have been withdrawn by its caller, whom `drain` does not know
             self._pipeline.rounds.value += 1
 
@@ -218,6 +221,7 @@ class KafkaProducer:
     def _free(self) -> None:
         self._pipeline.close()
         self.topics.close()
+        self.pulse.close()
 
 
 @contextlib.asynccontextmanager

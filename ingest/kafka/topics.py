@@ -9,23 +9,25 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
+from itertools import islice
 from typing import Any, NamedTuple
 
 import trio
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType, TopicMetadata
 from trio_util import RepeatedEvent
 
 from ingest.errors import BadRequest, KafkaUnavailable, Overloaded, TopicDenied, UnknownTopic
 from ingest.faultlog import FaultLog
+from ingest.kafka.client import open_admin
 from ingest.options import TOPIC_NAME
 
 log = logging.getLogger(__name__)
 
 LIST_SECONDS = 1.0
-"""The time between two looks at the cluster, at the least; a new topic may be 404 for so long."""
+"""The least time between two requests for the cluster's topics; a new topic may be 404 for so long."""
 MAKE_SECONDS = 0.25
 """The same while topics are made by looking them up, which a cluster does after it has answered."""
 MADE_AT_ONCE = 10
@@ -37,10 +39,10 @@ ANSWER_SECONDS = 0.9
 
 A call of librdkafka cannot be ended early: after a cancellation its thread may live on for so long.
 """
-SILENT_LOOKS = 2
-"""After so many looks without an answer in a row, nothing of the cluster is believed to answer."""
 CLOSE_SECONDS = 0.3
 """How long closing waits for a request that is under way."""
+ANY_TOPICS = 100
+"""How many topics are looked through for leaders where none is in use."""
 BATCH_OVERHEAD_BYTES = 128
 """What a batch of one record has beyond value, key and headers: 61 bytes of batch header, the record's
 own varints, and a margin for header lengths (KIP-98, message format v2)."""
@@ -96,11 +98,11 @@ class Topics:
         self._asked: dict[str, int] = {}  # names that wait for a round, and how many callers wait for each
         self._made: dict[str, float] = {}  # names looked up so that the cluster makes them, and when
         self._doubted = False
-        self._sought = False  # somebody wanted a topic that the last list does not have
         self._wake = RepeatedEvent()
         self._round_over = RepeatedEvent()
         self._down: str | None = None  # why no broker can be reached
-        self._silent_looks = 0  # looks without an answer since the last that had one
+        self.leaders: list[tuple[str, int]] = []
+        """A partition of each broker that leads one: of topics in use, or while there are none, of any."""
         self.batch_bytes: int | None = None
         """The smallest max.message.bytes among the topics in use; a batch above it is refused whole."""
 
@@ -111,13 +113,11 @@ class Topics:
 
     @property
     def trouble(self) -> str | None:
-        """Why records cannot be expected to be delivered now, as far as looking at the cluster shows."""
+        """Why records cannot be expected to be delivered now, as far as the last look shows."""
         if self._down is not None:
             return f"Kafka cannot be reached ({self._down})"
         if self._listed_at == -math.inf:
             return "Kafka has not been heard of yet"
-        if self._silent_looks >= SILENT_LOOKS:
-            return "Kafka does not answer"
         return None
 
     def doubt(self) -> None:
@@ -142,7 +142,6 @@ class Topics:
 
     async def _look_up(self, name: str) -> int:
         self._asked[name] = self._asked.get(name, 0) + 1
-        self._sought = self._sought or name not in self._listed
         self._wake.set()
         try:
             with trio.move_on_after(LIST_SECONDS + ANSWER_SECONDS):
@@ -179,40 +178,33 @@ class Topics:
             self._closed = True
 
     async def _watch(self) -> None:
-        listing_at = -math.inf
         while True:
             attempt_at = trio.current_time()
             asked = frozenset(self._asked)
             known = self._expected | asked | self._limits.keys()
-            whole = asked or self._sought or self._doubted or attempt_at >= self._listed_at + REFRESH_SECONDS
-            # A look-up by name would make a topic again that was deleted, where topics are made by that.
-            alive = None if whole or self._auto_create else next(iter(self._limits), None)
             making = self._unmade(known) if self._auto_create else []
-            if alive is None:
-                listing_at = attempt_at
-                self._doubted = self._sought = False
+            self._doubted = False
             self._quiet.clear()
             answer = await trio.to_thread.run_sync(
-                self._ask, known, making, alive, limiter=self._limiter, abandon_on_cancel=True
+                self._ask, known, making, limiter=self._limiter, abandon_on_cancel=True
             )
             if isinstance(answer, KafkaError):
-                self._silent_looks += 1
                 self._note_failure(answer)
+                pause = LIST_SECONDS
             else:
-                self._silent_looks = 0
-                if answer is not None:
-                    self._note(answer)
-                    self._made |= dict.fromkeys(making, self._listed_at)
+                self._note(answer)
+                self._made |= dict.fromkeys(making, self._listed_at)
+                pause = REFRESH_SECONDS
             self._round_over.set()
             unanswered = self._asked.keys() - (self._limits.keys() if self._auto_create else asked)
             if not (unanswered or self._doubted):
-                with trio.move_on_after(LIST_SECONDS):
+                with trio.move_on_after(pause):
                     await self._wake.wait()
             # Topics that are listed already can be looked at now; only listing and making are rationed.
             if not self._asked:
                 await trio.sleep_until(attempt_at + LIST_SECONDS)
             elif not self._asked.keys() <= self._listed:
-                await trio.sleep_until(listing_at + (MAKE_SECONDS if self._auto_create else LIST_SECONDS))
+                await trio.sleep_until(attempt_at + (MAKE_SECONDS if self._auto_create else LIST_SECONDS))
 
     def _unmade(self, names: frozenset[str]) -> list[str]:
         """Which of these topics the next round is to make; one that did not appear is left for a while."""
@@ -226,6 +218,7 @@ class Topics:
         self._down = None
         self._listed_at = trio.current_time()
         self._listed = answer.listed
+        self.leaders = answer.leaders
         self._batches = answer.batches
         self._limits = {
             name: self._record_bytes if most is None else min(self._record_bytes, most - BATCH_OVERHEAD_BYTES)
@@ -237,16 +230,14 @@ class Topics:
     def _note_failure(self, error: KafkaError) -> None:
         if error.code() == KafkaError._TIMED_OUT and self._listed_at > -math.inf:
             # One slow broker: the others may well take records, so the deadlines decide.
-            self._faults(logging.INFO, "kafka slow to answer", {})
+            self._faults(logging.INFO, "kafka slow to list its topics", {})
         else:
             if self._down is None:
                 log.warning("kafka unreachable", extra={"error": error.str()})
             self._down = error.str()
 
-    def _ask(
-        self, names: frozenset[str], making: list[str], alive: str | None
-    ) -> ClusterTopics | KafkaError | None:
-        """One look at the cluster, in a thread; with `alive` at that topic alone, just for an answer.
+    def _ask(self, names: frozenset[str], making: list[str]) -> ClusterTopics | KafkaError:
+        """One look at the cluster, in a thread.
 
         What goes wrong is returned: raised through Trio, its traceback would keep the client, and with it
         librdkafka's threads, until some garbage collection.
@@ -255,19 +246,9 @@ class Topics:
             if self._admin is None:
                 # A client of its own: its connection is warm when a topic is to be described, and a slow
                 # look at the cluster holds up no record.
-                # It asks for no producer id, which could be refused it and would end it for good.
-                settings = {
-                    name: value
-                    for name, value in self._settings.items()
-                    if name
-                    not in ("statistics.interval.ms", "enable.idempotence", "enable.gapless.guarantee")
-                }
-                self._admin = AdminClient(settings, logger=logging.getLogger("ingest.librdkafka"))
+                self._admin = open_admin(self._settings)
             self._admin.poll(0)  # serves its log; nobody else does
-            if alive is None:
-                return self._look(self._admin, names, making)
-            self._admin.list_topics(alive, timeout=ANSWER_SECONDS)  # costs little, however many there are
-            return None
+            return self._look(self._admin, names, making)
         except KafkaException as error:
             reason: KafkaError = error.args[0]
             if reason.fatal():
@@ -282,12 +263,14 @@ class Topics:
         for name in making:
             if not self._closed:
                 admin.list_topics(name, timeout=ANSWER_SECONDS)  # a look-up by name is what creates it
-        listed = frozenset(admin.list_topics(timeout=ANSWER_SECONDS).topics)
+        topics = admin.list_topics(timeout=ANSWER_SECONDS).topics
+        listed = frozenset(topics)
         # What a topic told last time holds until it tells something else.
         batches = {name: self._batches.get(name) for name in names & listed}
         describes = self._describes and batches and not self._closed
         undescribed = self._describe(admin, batches) if describes else 0
-        return ClusterTopics(listed, batches, undescribed)
+        leaders = _leaders(topics, batches or islice(topics, ANY_TOPICS))
+        return ClusterTopics(listed, batches, undescribed, leaders)
 
     def _describe(self, admin: AdminClient, batches: dict[str, int | None]) -> int:
         """Note each topic's own max.message.bytes (KIP-133); how many should be asked for again."""
@@ -326,3 +309,14 @@ class ClusterTopics(NamedTuple):
     """The topics in use, with each one's own max.message.bytes where the cluster tells it."""
     undescribed: int
     """How many of these could not be asked about this time."""
+    leaders: list[tuple[str, int]]
+    """See `Topics.leaders`."""
+
+
+def _leaders(topics: Mapping[str, TopicMetadata], names: Iterable[str]) -> list[tuple[str, int]]:
+    leaders: dict[int, tuple[str, int]] = {}
+    for name in names:
+        for partition in topics[name].partitions.values():
+            if partition.leader >= 0:
+                leaders.setdefault(partition.leader, (name, partition.id))
+    return list(leaders.values())

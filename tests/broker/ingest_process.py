@@ -41,7 +41,7 @@ class IngestProcess:
             *lines, rest = (rest + bytes(data)).split(b"\n")
             for line in lines:
                 self.log.append(line.decode())
-                found = re.search(r" listening url=https?://127\.0\.0\.1:(\d+) ", self.log[-1])
+                found = re.search(r"\blistening\W+url\W+https?://127\.0\.0\.1:(\d+)\b", self.log[-1])
                 if found is not None:
                     self.port = int(found[1])
                     self._listens.set()

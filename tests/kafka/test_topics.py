@@ -172,18 +172,6 @@ async def test_however_many_unknown_topics_are_asked_for_the_list_is_fetched_onc
     assert all(after - before > 0.9 * LIST_SECONDS for before, after in itertools.pairwise(later))
 
 
-async def test_a_sign_of_life_does_not_put_off_the_list_for_somebody_who_asks(kafka: MockKafka) -> None:
-    async with watched(kafka) as topics:
-        await topics.require("a")
-        kafka.track()
-        while len(before := kafka.requests(METADATA)) < 2:  # noqa: ASYNC110
-            await trio.sleep(0.05)  # until it has been looked whether the cluster lives
-        kafka.create("new")
-        assert await topics.require("new") == 1000
-        listed = kafka.requests(METADATA)[len(before)]
-    assert listed - before[-1] < LIST_SECONDS / 2
-
-
 async def test_topics_are_looked_up_together(kafka: MockKafka) -> None:
     names = [f"t{number}" for number in range(8)]
     for name in names:

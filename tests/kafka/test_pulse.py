@@ -1,0 +1,90 @@
+"""Signs of life of a mock cluster: silent, slow, in part, and not to be asked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+import trio
+
+from ingest.kafka.pulse import ASK_SECONDS, SILENT_SECONDS, Place, Pulse
+from tests.mock_kafka import MockKafka, open_mock_kafka
+
+BROKERS = 3
+LATE = 2.0
+"""Seconds by which something may be noticed late on a busy machine."""
+
+
+@contextlib.asynccontextmanager
+async def asking(kafka: MockKafka, leaders: Sequence[Place]) -> AsyncIterator[Pulse]:
+    settings = {"bootstrap.servers": kafka.address, "reconnect.backoff.ms": 10, "log_level": 0}
+    pulse = Pulse(settings, lambda: leaders)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pulse.watch)
+            yield pulse
+            nursery.cancel_scope.cancel()
+    await trio.to_thread.run_sync(pulse.close)
+
+
+async def until_trouble(pulse: Pulse, *, is_there: bool) -> None:
+    while (pulse.trouble is not None) is not is_there:  # noqa: ASYNC110
+        await trio.sleep(0.05)  # it has to be looked at
+
+
+async def stays_well(pulse: Pulse, seconds: float) -> None:
+    with trio.move_on_after(seconds):
+        await until_trouble(pulse, is_there=True)
+        pytest.fail("it is taken for silent")
+
+
+async def test_a_cluster_that_says_nothing_is_in_trouble_until_it_answers_again() -> None:
+    with open_mock_kafka() as kafka:
+        kafka.create("t")
+        async with asking(kafka, [("t", 0)]) as pulse:
+            await stays_well(pulse, 2 * ASK_SECONDS)
+            kafka.set_latency(SILENT_SECONDS + LATE)
+            await until_trouble(pulse, is_there=True)
+            assert pulse.trouble == "Kafka does not answer"
+            kafka.set_latency(0)
+            await until_trouble(pulse, is_there=False)
+
+
+async def test_a_slow_cluster_is_not_in_trouble() -> None:
+    with open_mock_kafka() as kafka:
+        kafka.create("t")
+        async with asking(kafka, [("t", 0)]) as pulse:
+            await stays_well(pulse, 2 * ASK_SECONDS)
+            kafka.set_latency(0.8 * SILENT_SECONDS)
+            await stays_well(pulse, 1.5 * SILENT_SECONDS)
+
+
+async def test_one_broker_that_answers_is_enough() -> None:
+    with open_mock_kafka(BROKERS) as kafka:
+        kafka.create("t", BROKERS)  # its partitions are led by one broker each
+        async with asking(kafka, [("t", partition) for partition in range(BROKERS)]) as pulse:
+            await stays_well(pulse, 2 * ASK_SECONDS)
+            for broker in range(1, BROKERS):
+                kafka.set_latency(60, broker)
+            await stays_well(pulse, SILENT_SECONDS + 1)
+            kafka.set_latency(60, BROKERS)
+            await until_trouble(pulse, is_there=True)
+
+
+async def test_a_broker_that_refuses_to_tell_has_answered() -> None:
+    with open_mock_kafka() as kafka:
+        kafka.create("t")
+        async with asking(kafka, [("t", 0), ("t", 99)]) as pulse:
+            kafka.set_topic_error("t", 29)  # TOPIC_AUTHORIZATION_FAILED
+            await stays_well(pulse, SILENT_SECONDS + 1)
+
+
+async def test_cancelling_does_not_wait_for_an_answer() -> None:
+    with open_mock_kafka() as kafka:
+        kafka.create("t")
+        kafka.set_latency(60)
+        async with asking(kafka, [("t", 0)]):
+            await trio.sleep(2 * ASK_SECONDS)
+            cancelled = trio.current_time()
+        assert trio.current_time() - cancelled < LATE
