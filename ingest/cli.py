@@ -99,6 +99,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve, until SIGTERM or SIGINT; a second one gives up what is pending."""
+    process.spare_memory()
     with _config_errors():
         settings = load(
             config,
@@ -119,7 +120,7 @@ def serve(
         )
         check_settings(settings.producer_settings)  # before anything is opened or logged
         logs.configure(settings.log.format)
-        process.tune()
+        process.raise_file_limit()
         code = trio.run(_serve, settings)
     raise typer.Exit(code)
 

@@ -18,18 +18,17 @@ GC_THRESHOLDS = (50_000, 20, 100)
 MMAP_BYTES = 131_072
 """From which size on a block of memory goes back to the system when it is freed."""
 
-_M_MMAP_THRESHOLD = -3  # malloc.h of glibc
+ARENAS = 2
+"""How many heaps glibc keeps; by itself it makes one for each thread, and librdkafka has many."""
+
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h of glibc
 
 
-def tune() -> None:
-    """Set everything, and log what may surprise.  Call it once everything is imported."""
-    _raise_file_limit()
-    _collect_rarely()
-    _return_large_blocks()
+def raise_file_limit() -> None:
+    """Have as many files open as the system lets this process have, since each connection is one.
 
-
-def _raise_file_limit() -> None:
-    """Have as many files open as the system lets this process have, since each connection is one."""
+    What was done is logged.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == hard:
         return
@@ -39,6 +38,12 @@ def _raise_file_limit() -> None:
         log.warning("file limit not raised", extra={"files": soft, "error": str(error)})
     else:
         log.info("file limit raised", extra={"files": hard, "before": soft})
+
+
+def spare_memory() -> None:
+    """Set up the collector and the allocator; once everything is imported, and before there are threads."""
+    _collect_rarely()
+    _keep_little()
 
 
 def _collect_rarely() -> None:
@@ -51,11 +56,13 @@ def _collect_rarely() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-def _return_large_blocks() -> None:
-    """Keep glibc from keeping large blocks.
+def _keep_little() -> None:
+    """Keep glibc from keeping what was freed.
 
-    Once one was freed it takes the next ones from its heap, where holes stay resident: 256 MiB of content
-    that came in pieces took 417 MB with what it was copied to, and 299 MB like this.
+    Once a large block was freed it takes the next ones from its heap, where holes stay resident: 256 MiB of
+    content that came in pieces took 417 MB with what it was copied to, and 299 MB like this.
     """
     with contextlib.suppress(AttributeError, OSError):  # another C library has its own ways
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, MMAP_BYTES)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, MMAP_BYTES)
+        mallopt(_M_ARENA_MAX, ARENAS)
