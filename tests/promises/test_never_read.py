@@ -15,7 +15,7 @@ from tests.promises.crowd import connect, until
 from tests.promises.others import open_others
 
 SOCKETS = 20
-SECONDS = 15.0
+SECONDS = 11.0
 RECEIVE_BYTES = 4096
 """Of the kernel's for each of them, so that the server's answers are soon not taken any more."""
 GROWTH_BYTES = 20_000_000

@@ -20,7 +20,7 @@ from tests.promises.crowd import connect, read_to_end, until
 from tests.promises.others import Others, open_others
 
 CONNECTIONS = 50
-SECONDS = 5.0
+SECONDS = 4.0
 OTHERS_WAIT_SECONDS = 0.25
 GROWTH_BYTES = 20_000_000
 GONE_WITHIN_SECONDS = 3.0
