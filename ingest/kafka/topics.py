@@ -229,7 +229,9 @@ class Topics:
 
     def _note_failure(self, error: KafkaError) -> None:
         if error.code() == KafkaError._TIMED_OUT and self._listed_at > -math.inf:
-            # One slow broker: the others may well take records, so the deadlines decide.
+            # One slow broker: the others may well take records, so the deadlines decide.  And brokers that
+            # were down come back like this where they have much to do.
+            self._down = None
             self._faults(logging.INFO, "kafka slow to list its topics", {})
         else:
             if self._down is None:

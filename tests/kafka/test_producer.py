@@ -124,7 +124,7 @@ async def test_at_the_deadline_what_librdkafka_has_is_unknown_and_what_waits_nev
 ) -> None:
     budget = Budget(1 << 20)
     async with kafka.open_producer(
-        queue_buffering_max_messages=5, message_timeout_ms=8000, answer_seconds=1, budget=budget
+        queue_buffering_max_messages=5, message_timeout_ms=8000, answer_seconds=3, budget=budget
     ) as producer:
         await connect(producer)
         kafka.down()
@@ -150,7 +150,7 @@ async def test_at_the_deadline_what_librdkafka_has_is_unknown_and_what_waits_nev
 
 async def test_one_request_can_be_handed_over_in_part(kafka: MockKafka) -> None:
     async with kafka.open_producer(
-        queue_buffering_max_messages=5, message_timeout_ms=8000, answer_seconds=0.5
+        queue_buffering_max_messages=5, message_timeout_ms=8000, answer_seconds=3
     ) as producer:
         await connect(producer)
         kafka.down()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import BadRequest, IngestError, KafkaUnavailable, Overloaded, TopicDenied, UnknownTopic
-from ingest.kafka.topics import LIST_SECONDS, MADE_AT_ONCE, MAKE_SECONDS, Topics, check_name
+from ingest.kafka.topics import ANSWER_SECONDS, LIST_SECONDS, MADE_AT_ONCE, MAKE_SECONDS, Topics, check_name
 from tests.mock_kafka import METADATA, MockKafka, open_mock_kafka
 
 
@@ -211,6 +211,19 @@ async def test_a_topic_in_use_is_unavailable_while_the_brokers_are_down(kafka: M
             await topics.require("a")
 
 
+async def test_brokers_that_come_back_slow_are_used_again(kafka: MockKafka) -> None:
+    async with watched(kafka) as topics:
+        await topics.require("a")
+        kafka.down()
+        topics.doubt()
+        await unreachable(topics)
+        kafka.set_latency(1.5 * ANSWER_SECONDS)  # no look at the cluster succeeds from here on
+        kafka.up()
+        while not topics.reachable:  # noqa: ASYNC110
+            await trio.sleep(0.05)
+        assert await topics.require("a") == 1000
+
+
 async def test_a_cluster_that_does_not_answer_leaves_topics_in_use_alone_and_calls_none_unknown(
     kafka: MockKafka,
 ) -> None:
@@ -228,9 +241,9 @@ async def test_a_cluster_that_does_not_answer_leaves_topics_in_use_alone_and_cal
 
 
 async def test_a_caller_that_goes_while_it_waits_is_forgotten(kafka: MockKafka) -> None:
-    kafka.set_latency(0.2)
+    kafka.set_latency(0.1)  # of each answer that a first look needs
     async with watched(kafka) as topics:
-        with trio.move_on_after(0.05) as scope:
+        with trio.move_on_after(0.01) as scope:
             await topics.require("a")
         assert scope.cancelled_caught
         assert await topics.require("b") == 1000
