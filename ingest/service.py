@@ -233,6 +233,7 @@ async def _serve_and_drain(
             connections.cancel_scope.deadline = deadline
             with trio.move_on_at(deadline - LAST_ANSWERS_SECONDS):
                 await listeners.ended()
+            listeners.hurry()
             if drains:
                 await server.producer.drain(deadline - LAST_ANSWERS_SECONDS)
         sweeping.cancel_scope.cancel()

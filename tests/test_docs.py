@@ -65,13 +65,14 @@ def test_every_option_is_documented_with_its_default() -> None:
     assert documented("configuration.md") == options
 
 
-def test_every_error_is_documented() -> None:
-    def below(error: type[ingest.IngestError]) -> Iterator[type[ingest.IngestError]]:
-        for each in error.__subclasses__():
-            if each.__module__.startswith("ingest."):
-                yield each
-                yield from below(each)
+def every_error(base: type[ingest.IngestError] = ingest.IngestError) -> Iterator[type[ingest.IngestError]]:
+    for error in base.__subclasses__():
+        if error.__module__.startswith("ingest."):
+            yield error
+            yield from every_error(error)
 
+
+def test_every_error_is_documented() -> None:
     page = (REFERENCE / "errors.md").read_text()
     rows = re.findall(r"^\| (\d+) \| (\d+) \| `(\w+)` \| (\w+) \| (yes|no) \|", page, re.MULTILINE)
     assert sorted(rows) == sorted(
@@ -82,8 +83,34 @@ def test_every_error_is_documented() -> None:
             error.outcome.value,
             "yes" if error.retriable else "no",
         )
-        for error in below(ingest.IngestError)
+        for error in every_error()
     )
+
+
+def test_503_and_504_say_their_outcome() -> None:
+    outcomes = {(error.status, error.outcome.value) for error in every_error() if error.status in (503, 504)}
+    assert outcomes == {(503, "not_written"), (504, "unknown")}
+
+
+def test_delivery_names_a_test_for_each_thing_that_it_says() -> None:
+    page = (ROOT / "docs" / "explanation" / "delivery.md").read_text()
+    text, _, notes = page.partition("\n[^")
+    defined = set(re.findall(r"^\[\^(\w+)\]:", "\n[^" + notes, re.MULTILINE))
+    assert set(re.findall(r"\[\^(\w+)\]", text)) == defined
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", notes)
+    assert len(named) >= len(defined)
+    for file, test in named:
+        assert re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(), re.MULTILINE), test
+    for said in re.split(r"\n\n|\n(?=\| )", text):
+        is_frame = said.startswith(("#", "**", "| ---", "Every error")) or said in HEADS_OF_DELIVERY
+        assert is_frame or "[^" in said, said
+
+
+HEADS_OF_DELIVERY = (
+    "| Answer | What it promises |",
+    "| Outcome | What is so |",
+    "| What | What is so afterwards |",
+)
 
 
 def test_every_command_and_flag_is_documented() -> None:

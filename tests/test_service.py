@@ -298,6 +298,40 @@ async def test_what_the_grace_leaves_is_answered_before_the_connections_end(
     assert drained(caplog) == {"accepted": 3, "delivered": 1, "failed": 0, "unknown": 2}
 
 
+async def test_content_without_an_end_is_answered_before_the_grace_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    config = ingest.Config(management=OFF, http=FREE_PORT, shutdown=ingest.Shutdown(grace_seconds=1.5))
+    async with serving(MemoryProducer(), config) as server, AsyncExitStack() as clients:
+        silent, busy, record = [await clients.enter_async_context(connect(server)) for _ in range(3)]
+        await silent.send(request("POST /", LINES, CHUNKED) + chunk(b"1\n2\n"))
+        await busy.send(request("POST /", LINES, CHUNKED))
+        await record.send(POST[:-1])
+        sending = trio.CancelScope()
+
+        async def keep_sending() -> None:
+            with sending:
+                while True:
+                    await busy.send(chunk(b"1\n"))
+                    await trio.sleep(0.01)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.shutdown)
+            nursery.start_soon(keep_sending)
+            answer = await silent.answer()
+            assert (answer.status, answer.closes) == (504, True)
+            assert answer.json["accepted"] == 2
+            assert answer.json["retriable"] is False
+            answer = await busy.answer()
+            assert (answer.status, answer.closes) == (504, True)
+            assert answer.json["accepted"] > 2
+            sending.cancel()
+            answer = await record.answer()
+            assert (answer.status, answer.json["outcome"], answer.closes) == (503, "not_written", True)
+    assert drained(caplog)["unknown"] == 0
+
+
 async def test_shutdown_twice_is_shutdown() -> None:
     async with serving(MemoryProducer()) as server, trio.open_nursery() as nursery:
         nursery.start_soon(server.shutdown)

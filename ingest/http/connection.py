@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from ingest.config import Timeouts
-from ingest.errors import IngestError, UploadTooSlow
+from ingest.errors import Draining, IngestError, UploadTooSlow
 from ingest.faultlog import FaultLog
 from ingest.http.messages import Content, Request, Response
 from ingest.http.protocol import HTTPProtocol, Signal
@@ -67,6 +67,7 @@ class Connection:
         "_draining",
         "_faults",
         "_handler",
+        "_hurrying",
         "_owes_continue",
         "_protocol",
         "_reading",
@@ -116,6 +117,7 @@ class Connection:
         self._owes_continue = False
         self._allowance = 0.0  # seconds that the content may still make us wait
         self._draining = False
+        self._hurrying = False
         self._unread = False  # the client may be sending what nobody will read
 
     @property
@@ -144,6 +146,12 @@ class Connection:
         self._draining = True
         if self.phase is Phase.IDLE:
             self.deadline = min(self.deadline, trio.current_time() + DRAIN_IDLE_SECONDS)
+
+    def hurry(self) -> None:
+        """A drain comes to its end: content that has not come yet is not waited for any more."""
+        self._hurrying = True
+        if self._reading is not None:
+            self._reading.cancel()
 
     # The task -----------------------------------------------------------------------------------------
 
@@ -266,7 +274,8 @@ class Connection:
         """The next piece of the request's content, b"" at its end.
 
         Sends 100 (Continue) first where the client waits for it.  Raises `BadFraming` where the stream
-        makes no sense, `UploadTooSlow` below the least rate, and `Disconnected`.
+        makes no sense, `UploadTooSlow` below the least rate, `Draining` at the end of a drain, and
+        `Disconnected`.
         """
         if self._complete:
             return b""
@@ -291,6 +300,8 @@ class Connection:
         self.phase, self.deadline = Phase.CONTENT, begun + self._allowance
         with trio.CancelScope() as reading:
             self._reading = reading
+            if self._hurrying:
+                reading.cancel()
             # Content that is here already must not keep the loop: a stream can go on for ever.  Before the
             # read and not after it, where being cancelled would lose what was read.
             await trio.lowlevel.checkpoint()
@@ -300,6 +311,8 @@ class Connection:
         self.phase, self.deadline = Phase.ANSWER, math.inf
         if reading.cancelled_caught:
             self._unread = True
+            if self._hurrying:
+                raise Draining("the service is ending, and the content was not complete")
             raise UploadTooSlow(
                 f"the content came too slowly; at least {self._timeouts.body_bytes_per_second} bytes "
                 f"a second are asked for after {self._timeouts.body_grace_seconds:g} seconds"

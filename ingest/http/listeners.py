@@ -206,6 +206,11 @@ class Listeners:
         for connection in self.connections:
             connection.drain()
 
+    def hurry(self) -> None:
+        """Have every request answered whose content is still coming."""
+        for connection in self.connections:
+            connection.hurry()
+
     async def _accept_from(self, listening: socket.socket) -> None:
         while True:
             # A token before accept: a connection that cannot be served waits in the kernel's backlog.
