@@ -93,11 +93,11 @@ def test_first_command_of_readme_installs_and_serves_until_it_is_interrupted(
     said: list[str] = []
     for line in first_command.stdout:
         said.append(line)
-        if address := re.search(r"http://127\.0\.0\.1:\d+", line):
+        if address := re.search(r"listening.*(http://127\.0\.0\.1:\d+)", line):
             break
     else:
         pytest.fail("".join(said))
-    with urllib.request.urlopen(f"{address[0]}/", data=b'{"id":1}', timeout=10) as answer:
+    with urllib.request.urlopen(f"{address[1]}/", data=b'{"id":1}', timeout=10) as answer:
         assert answer.status == 200
         assert answer.read().startswith(b'{"topic":"events"')
     os.killpg(first_command.pid, signal.SIGINT)
