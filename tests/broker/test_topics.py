@@ -27,9 +27,9 @@ async def test_the_largest_record_is_known_to_the_byte(
     kafka: RealKafka, new_topic: Callable[..., str], reached: Callable[[int, str], None]
 ) -> None:
     told = []
+    cases = [(new_topic(), over, status) for over, status in ((-1, 200), (0, 200), (1, 413))]
     async with open_ingest("--bootstrap-servers", kafka.bootstrap_servers) as server:
-        for over, status in ((-1, 200), (0, 200), (1, 413)):
-            topic = new_topic()
+        for topic, over, status in cases:
             content = b"x" * (RECORD_BYTES + over - OVERHEAD)
             client = await server.connect()
             head = f"POST /topics/{topic}/records?key={KEY}"
