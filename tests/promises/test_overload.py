@@ -54,11 +54,13 @@ async def open_service(latency_seconds: float = LATENCY_SECONDS) -> AsyncIterato
 def rate(answers: Iterable[Answer], begin: float, end: float) -> float:
     """The 200s a second between two moments.
 
-    A slow broker's reports come in bursts, so it is counted from one burst to another.
+    A slow broker's reports come in bursts, a large and a small one in turn: so it is the mean over all
+    windows of two round trips, wherever between the two moments they begin.
     """
-    times = sorted(answer.done for answer in answers if answer.status == 200 and begin <= answer.done < end)
-    later = [time for time in times if time > times[0] + LATENCY_SECONDS / 2]
-    return len(later) / (times[-1] - times[0])
+    width = 2 * LATENCY_SECONDS
+    times = [answer.done for answer in answers if answer.status == 200 and begin <= answer.done < end]
+    windows = sum(min(time, end - width) - max(time - width, begin) for time in times)
+    return windows / (end - width - begin) / width
 
 
 def assert_right(answers: Iterable[Answer], *, may_close: bool = False) -> None:
