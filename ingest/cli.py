@@ -24,13 +24,13 @@ import typer
 
 import ingest
 from ingest import logs, process
-from ingest.config import read_files
 from ingest.errors import ConfigError
 from ingest.http.listeners import open_tls
 from ingest.kafka import devbroker
 from ingest.kafka.client import check_settings
 from ingest.kafka.consumer import ConsumedRecord, open_topic
 from ingest.loading import as_toml, load
+from ingest.settings import read_files
 from ingest.systemd import notify
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,10 @@ def check(file: Annotated[Path | None, typer.Argument(metavar="[FILE]")] = None)
         config = load(file, os.environ, {})
         check_settings(config.producer_settings)
         open_tls(config.http)
-    for warning in config.warnings:
+    warnings = list(config.warnings)
+    if "bootstrap.servers" not in config.producer_settings:
+        warnings.append("no Kafka is named: serve starts a broker for development inside, in memory")
+    for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(as_toml(config), nl=False)
 
@@ -198,10 +201,13 @@ async def _serve(config: ingest.Config) -> int:
     """Serve until a signal; returns the exit code."""
     server: ingest.Server | None = None
     drained = False
+    stops = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        stops.append(signal.SIGHUP)
     # What comes after the end must not take the place of its exit code, as the default action would.
-    for each in (signal.SIGTERM, signal.SIGINT):
+    for each in stops:
         signal.signal(each, signal.SIG_IGN)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*stops) as signals:
         async with trio.open_nursery() as nursery:
             abandoning = nursery.cancel_scope
 

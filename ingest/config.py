@@ -11,7 +11,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal, TypeAlias
 
@@ -21,9 +20,7 @@ from msgspec import Meta, Struct
 from ingest.errors import ConfigError
 from ingest.options import MASK, check_topic, convert, is_secret, shown
 from ingest.records import RECORD_OVERHEAD_BYTES
-
-KafkaValue: TypeAlias = str | int | float | bool
-"""What one of librdkafka's settings may be given as."""
+from ingest.settings import KafkaValue, checked_settings, is_true, read_files
 
 _Bytes: TypeAlias = Annotated[int, Meta(ge=1)]
 _Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
@@ -39,14 +36,6 @@ _FRAMING_BYTES = 1024
 _LARGEST_MESSAGE_MAX_BYTES = 1_000_000_000  # librdkafka's own bound
 
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*")
-
-_ALIASES = {
-    "metadata.broker.list": "bootstrap.servers",
-    "request.required.acks": "acks",
-    "delivery.timeout.ms": "message.timeout.ms",
-    "queue.buffering.max.ms": "linger.ms",
-}
-"""librdkafka's second names for the settings that have a default or a relation here."""
 
 
 class _Section(Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,7 +146,7 @@ class Shutdown(_Section, frozen=True, kw_only=True):
     drain_delay_seconds: _SecondsOrNone = 0.0
     """Seconds to go on serving, as not ready, before the drain: for load balancers to notice."""
     grace_seconds: _Seconds = 25.0
-    """Seconds in which the whole drain has to end."""
+    """Seconds in which the whole drain has to end; more than 1 above drain_delay_seconds."""
 
 
 class Topics(_Section, frozen=True, kw_only=True):
@@ -218,7 +207,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             if field.name == "routes":
                 value = tuple(convert("routes", value, list[Route]))
             elif field.name == "kafka":
-                value = MappingProxyType(_checked_kafka(value))
+                value = MappingProxyType(checked_settings(value))
             else:
                 value = convert(field.name, value, field.type)
             msgspec.structs.force_setattr(self, field.name, value)
@@ -269,6 +258,11 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 f"http.host = {self.http.host} reaches beyond this machine, with neither TLS nor a "
                 "credential: whoever can connect can write"
             )
+        if not is_true(self.kafka.get("enable.idempotence", True)):
+            found.append(
+                "[kafka] enable.idempotence = false: a retry of librdkafka's may store a record twice, and "
+                "change the order of records"
+            )
         allow = self.topics.allow
         found += [
             f'route "{route.path}" writes to "{route.topic}", which topics.allow does not name: '
@@ -285,6 +279,10 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             if http.tls_certificate_file is None:
                 given, missing = missing, given
             raise ConfigError(f"http.{given} is set without http.{missing}: TLS needs both")
+        own = self.management
+        same = http.host == own.host or {http.host, own.host} & {"0.0.0.0", "::"}  # noqa: S104  # compared
+        if own.enabled and own.port == http.port != 0 and same:
+            raise ConfigError(f"management.port = {own.port} is http.port too: each needs one of its own")
         paths = [route.path for route in self.routes]
         for path in paths:
             if paths.count(path) > 1:
@@ -312,8 +310,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         shutdown, answer_seconds = self.shutdown, self.timeouts.answer_seconds
         if shutdown.drain_delay_seconds + 1 >= shutdown.grace_seconds:
             raise ConfigError(
-                f"shutdown.drain_delay_seconds = {shutdown.drain_delay_seconds:g} leaves no time to flush: "
-                f"must be more than 1 below shutdown.grace_seconds = {shutdown.grace_seconds:g}"
+                f"shutdown.grace_seconds = {shutdown.grace_seconds:g} leaves no time to flush: must be more "
+                f"than 1 above shutdown.drain_delay_seconds = {shutdown.drain_delay_seconds:g}"
             )
         timeout_ms = self._kafka_number("message.timeout.ms")
         if timeout_ms <= 0 or timeout_ms / 1000 + 1 >= answer_seconds:
@@ -338,53 +336,6 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def _kafka_number(self, name: str) -> float:
         value = self.kafka.get(name, self.kafka_defaults[name])
         return float(convert(f"[kafka] {name}", value, float, strict=False))
-
-
-def kafka_name(name: str) -> str:
-    """Give librdkafka's setting `name` by the one of its two names that is used here."""
-    return _ALIASES.get(name, name)
-
-
-def read_files(kafka: Mapping[str, KafkaValue]) -> dict[str, KafkaValue]:
-    """Replace each `NAME_file` of `kafka` by NAME and the file's content, less its last line end.
-
-    Raises ConfigError for a file that cannot be read.
-    """
-    settings: dict[str, KafkaValue] = {}
-    for name, value in kafka.items():
-        if not name.endswith("_file"):
-            settings[name] = value
-            continue
-        try:
-            content = Path(str(value)).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise ConfigError(f'[kafka] {name} = "{value}": cannot be read: {reason}') from None
-        settings[name.removesuffix("_file")] = content.removesuffix("\n").removesuffix("\r")
-    return settings
-
-
-def check_kafka_value(called: str, name: object, value: object) -> None:
-    """Refuse what no setting of librdkafka can be; raises ConfigError, which calls the setting `called`."""
-    if not isinstance(name, str) or not isinstance(value, (str, int, float)):
-        given = shown(str(name), value)
-        raise ConfigError(f"{called} = {given}: must be a string, a number, true or false")
-
-
-def _checked_kafka(kafka: Mapping[str, KafkaValue]) -> dict[str, KafkaValue]:
-    if not isinstance(kafka, Mapping):
-        raise ConfigError(f"kafka = {kafka!r}: must be a table of librdkafka's settings")
-    settings: dict[str, KafkaValue] = {}
-    for name, value in kafka.items():
-        check_kafka_value(f"[kafka] {name}", name, value)
-        canonical = kafka_name(name)
-        settings_name = canonical.removesuffix("_file")
-        if canonical in settings or (canonical != settings_name and settings_name in kafka):
-            raise ConfigError(f"[kafka] {name}: {settings_name} is set in two ways; one of them has to go")
-        settings[canonical] = value
-    if str(settings.get("delivery.report.only.error", "false")).lower() in ("true", "t", "1"):
-        raise ConfigError("[kafka] delivery.report.only.error = true: no answer could be given; leave it out")
-    return settings
 
 
 def _is_loopback(host: str) -> bool:

@@ -113,7 +113,7 @@ class Intake:
             while data := await exchange.receive():
                 received += data
                 if length is None:
-                    self._check_length(len(received), intent)
+                    self._check_length(len(received), intent, more=True)
                     while hold.size < fixed + len(received):
                         hold.grow(GROWTH_BYTES)
             content = bytes(received)
@@ -142,9 +142,11 @@ class Intake:
             return error_response(report), 0
         return Response(204) if intent.minimal else json_response(200, report), 1
 
-    def _check_length(self, length: int, intent: Intent) -> None:
+    def _check_length(self, length: int, intent: Intent, *, more: bool = False) -> None:
+        """`more` says that the content has not come to its end yet."""
         if length > self._request_bytes:
+            or_more = " or more" if more else ""
             raise TooLarge(
-                f"the content has {length} bytes or more; limits.request_bytes is {self._request_bytes}"
+                f"the content has {length} bytes{or_more}; limits.request_bytes is {self._request_bytes}"
             )
-        plain.check_size(intent.like.size() + length, intent.record_bytes)
+        plain.check_size(intent.like.size() + length, intent.record_bytes, more=more)

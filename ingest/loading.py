@@ -17,9 +17,10 @@ from typing import Any
 
 import msgspec
 
-from ingest.config import Config, KafkaValue, Route, check_kafka_value, kafka_name
+from ingest.config import Config, Route
 from ingest.errors import ConfigError
 from ingest.options import MASK, convert, is_secret
+from ingest.settings import KafkaValue, check_kafka_value, kafka_name
 
 PREFIX = "INGEST_"
 

@@ -46,7 +46,9 @@ METRICS = (
     Metric("ingest_rejected_total", "counter", ("reason",), "Requests refused whole, by what was wrong."),
     Metric("ingest_records_total", "counter", ("topic", "result"), "Records with their final report."),
     Metric("ingest_records_accepted_total", "counter", (), "Records let in."),
-    Metric("ingest_records_lost_total", "counter", (), "Records answered 202 and then not delivered."),
+    Metric(
+        "ingest_records_lost_total", "counter", (), "Records answered 202 and then not acknowledged by Kafka."
+    ),
     Metric(
         "ingest_delivery_seconds", "histogram", (), "From the queue to the reports of a request's records."
     ),

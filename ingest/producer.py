@@ -36,7 +36,7 @@ class Ledger:
     unknown: int = 0
     """Perhaps written, and no report will come any more."""
     lost: int = 0
-    """Answered 202 and then not delivered; these are among `failed` and `unknown` too."""
+    """Answered 202 and then not acknowledged by Kafka; these are among `failed` and `unknown` too."""
 
     topics: dict[str, TopicCounts] = field(default_factory=dict, compare=False, repr=False)
     """The same by topic; from the hundredth on, topics share one."""
@@ -54,10 +54,10 @@ class Ledger:
         return counts
 
     def lose(self, topic: str, error: IngestError) -> None:
-        """Count a record that was answered 202 and not delivered, and say so."""
+        """Count a record that was answered 202 and not acknowledged, and say so."""
         self.lost += 1
         extra = {"topic": topic, "error": error.message, "outcome": error.outcome.value, "lost": self.lost}
-        self._faults(logging.ERROR, "record answered 202 was not delivered", extra)
+        self._faults(logging.ERROR, "record answered 202 was not acknowledged", extra)
 
     @property
     def pending(self) -> int:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import trio
 
 from ingest.budget import Budget
-from ingest.config import Config, KafkaValue
+from ingest.config import Config
 from ingest.faultlog import FaultLog
 from ingest.http.connection import Connection
 from ingest.http.engines import engine
@@ -28,6 +28,7 @@ from ingest.management.readiness import Readiness, keep_looking
 from ingest.metrics import Metrics
 from ingest.producer import Ledger, Producer
 from ingest.records import RECORD_OVERHEAD_BYTES
+from ingest.settings import KafkaValue
 
 log = logging.getLogger(__name__)
 

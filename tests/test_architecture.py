@@ -26,6 +26,7 @@ ROWS = [
     ["http.protocol", "http.heads"],
     ["config"],
     ["http.messages", "records"],
+    ["settings"],
     ["options"],
     ["errors", "faultlog"],
 ]
@@ -39,8 +40,8 @@ ALONE = {
     "typer": ["cli"],
 }
 WITHOUT_TRIO = [
-    "errors", "options", "records", "config", "loading", "routing", "metrics", "intent", "answers",
-    "formats.*", "http.messages", "http.protocol", "http.heads", "http.framing", "http.writing",
+    "errors", "options", "settings", "records", "config", "loading", "routing", "metrics", "intent",
+    "answers", "formats.*", "http.messages", "http.protocol", "http.heads", "http.framing", "http.writing",
     "http.*_protocol",
 ]  # fmt: skip
 

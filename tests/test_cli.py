@@ -111,6 +111,12 @@ def test_the_version_is_printed(ingest: Ingest) -> None:
         (("serve", "--host", "192.0.2.1", "--port", "0"), "http: cannot listen on 192.0.2.1 port 0: "),
         (("serve", "--config", "none.toml"), "none.toml: cannot be read: No such file or directory"),
         (("serve", "--grace-seconds", "1"), "shutdown.grace_seconds = 1"),
+        (("serve", "--bootstrap-servers", ""), 'bootstrap.servers = "": must be HOST:PORT'),
+        (
+            ("serve", "--bootstrap-servers", "a:9092,b:x"),
+            'bootstrap.servers = "a:9092,b:x": must be HOST:PORT',
+        ),
+        (("serve", "--port", "8081", "--management-port", "8081"), "management.port = 8081 is http.port too"),
         (("check", "none.toml"), "none.toml: cannot be read: No such file or directory"),
         (("tail", "events"), "no brokers: name them with --bootstrap-servers"),
     ],
@@ -140,6 +146,7 @@ def test_check_prints_the_configuration_in_force_with_secrets_masked(ingest: Ing
     assert ended.returncode == 0, ended.stderr
     assert "hunter2" not in ended.stdout + ended.stderr
     assert ended.stderr.startswith("warning: http.host = 0.0.0.0")
+    assert "warning: no Kafka is named" in ended.stderr
     file.write_text(ended.stdout)
     again = ingest("check", str(file))
     assert (again.returncode, again.stdout) == (0, ended.stdout)
@@ -158,7 +165,7 @@ def test_check_asks_librdkafka_and_reads_the_certificate(ingest: Ingest, tmp_pat
 # serve --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_drains_and_exits_with_0(start: Start, end: signal.Signals) -> None:
     with start("serve", "--port", "0") as service:
         url, _ = listening(service)

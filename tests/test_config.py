@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingest.config import HTTP, Config, Limits, Route, Shutdown, Timeouts, Topics
+from ingest.config import HTTP, Config, Limits, Management, Route, Shutdown, Timeouts, Topics
 from ingest.errors import ConfigError
 
 
@@ -93,7 +93,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Config(limits=Limits(record_bytes=10**9)), "limits.record_bytes .* at most 999998976"),
     (
         lambda: Config(shutdown=Shutdown(drain_delay_seconds=24)),
-        "drain_delay_seconds = 24 .*grace_seconds = 25",
+        "grace_seconds = 25 .*drain_delay_seconds = 24",
     ),
     (
         lambda: Config(kafka={"message.timeout.ms": "9000"}),
@@ -192,3 +192,31 @@ def test_a_route_to_a_topic_that_is_not_allowed_is_warned_about() -> None:
         topics=Topics(allow=["orders"]), routes=[Route("/a", "a"), Route("/o", "orders")]
     ).warnings
     assert '"/a"' in warning
+
+
+def test_a_producer_without_idempotence_is_warned_of() -> None:
+    (warning,) = Config(kafka={"enable.idempotence": "false"}).warnings
+    assert "may store a record twice" in warning
+
+
+@pytest.mark.parametrize(
+    "servers", ["a", "a:1", "a:1, b:65535", "[::1]:9092", "PLAINTEXT://a.b:9092", "[::1]"]
+)
+def test_brokers_are_hosts_with_or_without_a_port(servers: str) -> None:
+    assert Config(kafka={"bootstrap.servers": servers}).kafka["bootstrap.servers"] == servers
+
+
+@pytest.mark.parametrize(
+    "servers", ["", ",", "a,", "a:", "a:0", "a:65536", "a:x", "a:1:2", "a b", "http://a/"]
+)
+def test_what_is_no_broker_is_refused(servers: str) -> None:
+    with pytest.raises(ConfigError, match="must be HOST:PORT"):
+        Config(kafka={"bootstrap.servers": servers})
+
+
+def test_both_listeners_cannot_have_one_port() -> None:
+    with pytest.raises(ConfigError, match="each needs one of its own"):
+        Config(http=HTTP(port=8081, host="0.0.0.0"))
+    Config(http=HTTP(port=8081, host="192.0.2.1"))
+    Config(http=HTTP(port=0), management=Management(port=0))
+    Config(http=HTTP(port=8081), management=Management(enabled=False))

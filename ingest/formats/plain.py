@@ -7,12 +7,13 @@ from ingest.formats.keys import decode_json, key_at
 from ingest.records import Record
 
 
-def check_size(size: int, record_bytes: int) -> None:
-    """Raises `TooLarge` for a record of `size` bytes where the limit is `record_bytes`."""
+def check_size(size: int, record_bytes: int, *, more: bool = False) -> None:
+    """Raises `TooLarge` for a record of `size` bytes, or `more`, where the limit is `record_bytes`."""
     if size > record_bytes:
+        or_more = " or more" if more else ""
         raise TooLarge(
-            f"the record has {size} bytes with key and headers; {record_bytes} is the most for this topic by "
-            "limits.record_bytes or its own max.message.bytes"
+            f"the record has {size} bytes{or_more} with key and headers; {record_bytes} is the most for "
+            "this topic by limits.record_bytes or its own max.message.bytes"
         )
 
 

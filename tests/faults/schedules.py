@@ -18,6 +18,8 @@ from tests.faults.journal import Fate, Journal
 from tests.faults.load import Kind, Load, Senders
 from tests.faults.verdict import Verdict, judge
 
+LATE_SECONDS = 4.0
+"""How much later than its deadline an answer may be on a machine that runs Kafka and the load besides."""
 RECOVERY_SECONDS = 60.0
 """How long after the last fault everyone may wait for a 2xx."""
 
@@ -64,6 +66,11 @@ class Schedule(NamedTuple):
     queue_records: int
     """librdkafka's queue.buffering.max.messages."""
     events: tuple[Event, ...]
+
+    @property
+    def answer_seconds(self) -> int:
+        """timeouts.answer_seconds."""
+        return self.message_timeout_seconds + 2
 
     def __str__(self) -> str:
         events = ", ".join(f"{e.at_seconds:.1f} s {e.fault.value} ({e.seconds:.1f} s)" for e in self.events)
@@ -185,7 +192,7 @@ class Service:
             return
         self.drains.append(drained)
         assert drained["accepted"] == drained["delivered"] + drained["failed"] + drained["unknown"], drained
-        lost = any("record answered 202 was not delivered" in line for line in server.log)
+        lost = any("record answered 202 was not acknowledged" in line for line in server.log)
         assert code == (1 if drained["unknown"] or lost else 0), (code, drained)
 
 
@@ -219,10 +226,14 @@ class Run(NamedTuple):
             sums: Counter[str] = Counter()
             for drained in self.service.drains:
                 sums.update({name: int(count) for name, count in drained.items()})
-            assert sums["delivered"] <= self.stored <= sums["delivered"] + sums["unknown"], sums
-            assert self.verdict.queued_missing <= sums["failed"] + sums["unknown"]
-            assert Fault.RESET in faults or not self.journal.unanswered
-        assert self.journal.slowest_seconds <= schedule.message_timeout_seconds + 6
+            most = sums["delivered"] + sums["unknown"]
+            assert sums["delivered"] <= self.stored <= most, f"{self.stored} are stored, {sums}"
+            missing = self.verdict.queued_missing
+            assert missing <= sums["failed"] + sums["unknown"], f"{missing} of 202 missing, {sums}"
+            unanswered = self.journal.unanswered
+            assert Fault.RESET in faults or not unanswered, f"{unanswered} requests have no answer"
+        slowest = self.journal.slowest_seconds
+        assert slowest <= schedule.answer_seconds + LATE_SECONDS, f"an answer took {slowest:.1f} s"
 
 
 async def run_schedule(schedule: Schedule, kafka: RealKafka, topic: str, *, records: int) -> Run:
@@ -236,7 +247,7 @@ async def run_schedule(schedule: Schedule, kafka: RealKafka, topic: str, *, reco
         *("--bootstrap-servers", kafka.bootstrap_servers),
         *("--kafka", f"message.timeout.ms={schedule.message_timeout_seconds * 1000}"),
         *("--kafka", f"queue.buffering.max.messages={schedule.queue_records}"),
-        environ={"INGEST_TIMEOUTS__ANSWER_SECONDS": str(schedule.message_timeout_seconds + 2)},
+        environ={"INGEST_TIMEOUTS__ANSWER_SECONDS": str(schedule.answer_seconds)},
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(service.run)
