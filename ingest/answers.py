@@ -47,5 +47,4 @@ def queued_response(topic: str, *, minimal: bool) -> Response:
 
 def with_request_id(response: Response, request_id: bytes) -> Response:
     """The answer, naming its request."""
-    fields = (*response.fields, (b"x-request-id", request_id))
-    return Response(response.status, fields, response.content, response.closes)
+    return Response(response.status, response.fields, response.content, response.closes, request_id)

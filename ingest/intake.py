@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import secrets
@@ -15,12 +16,13 @@ from ingest.errors import BadRequest, DeliveryFailed, IngestError, Overloaded, T
 from ingest.faultlog import FaultLog
 from ingest.formats import plain
 from ingest.http.connection import Connection, Disconnected
-from ingest.http.messages import Response
+from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
+from ingest.http.messages import Request, Response
 from ingest.intent import NDJSON_TYPES, Intent, read_intent, request_id
 from ingest.metrics import NO_ROUTE, Metrics
 from ingest.producer import Producer
 from ingest.records import RECORD_OVERHEAD_BYTES, Receipt
-from ingest.routing import Match, Router
+from ingest.routing import Router
 from ingest.streaming import Stream, Streams
 
 GROWTH_BYTES = 65_536
@@ -35,6 +37,8 @@ class Intake:
     ) -> None:
         """Counts with `metrics`, and logs bugs through `faults`."""
         self._router = Router(config.all_routes)
+        # What a head asks for depends on nothing else, so for a head that is remembered it is too.
+        self._remembered = functools.lru_cache(REMEMBERED_HEADS)(self._read_intent)
         self._request_bytes = config.limits.request_bytes
         self._answer_seconds = config.timeouts.answer_seconds
         self._producer = producer
@@ -54,12 +58,14 @@ class Intake:
         """Answer one request.  Whatever goes wrong in it becomes an answer here."""
         began = time.perf_counter()
         request = exchange.request
-        name = request_id(request) or next(self._ids)
+        name: bytes | None = None
         route, status, records = NO_ROUTE, 0, 0
         try:
-            match = self._router.match(request.method, request.target)
-            route = match.route.path
-            response, records = await self._handle(exchange, match, name)
+            read = self._read_intent if request.head_bytes > REMEMBERED_BYTES else self._remembered
+            intent = read(request)
+            name = intent.request_id or next(self._ids)
+            route = intent.match.route.path
+            response, records = await self._handle(exchange, intent, name)
             status = 200 if response is None else response.status
         except IngestError as error:
             self._metrics.count_rejected(error)
@@ -68,15 +74,23 @@ class Intake:
         except Disconnected:
             raise  # there is nobody to answer
         except Exception as error:  # noqa: BLE001  # logged, with its traceback
+            name = name or self._name(request)
             self._faults(logging.ERROR, "request failed", {"request_id": name.decode()}, error=error)
             response = error_response(DeliveryFailed("something unforeseen happened here; the log has it"))
             status = response.status
         finally:
+            name = name or self._name(request)
             seconds = time.perf_counter() - began
             self._metrics.count_request(route, status, seconds)
             if self._access_log:
                 log_request(exchange, name, status=status, seconds=seconds, records=records)
         return None if response is None else with_request_id(response, name)
+
+    def _name(self, request: Request) -> bytes:
+        return request_id(request) or next(self._ids)
+
+    def _read_intent(self, request: Request) -> Intent:
+        return read_intent(request, self._router.match(request.method, request.target))
 
     def refuse(self, peer: str, error: IngestError) -> Response:
         """The answer to a request of `peer` that could not be read."""
@@ -87,25 +101,33 @@ class Intake:
             log_unread(peer, name, error)
         return with_request_id(error_response(error), name)
 
-    async def _handle(self, exchange: Connection, match: Match, name: bytes) -> tuple[Response | None, int]:
+    async def _handle(self, exchange: Connection, intent: Intent, name: bytes) -> tuple[Response | None, int]:
         """The answer, None where it has been sent, and how many records were taken."""
-        request = exchange.request
-        intent = read_intent(request, match, await self._producer.require_topic(match.topic))
-        plain.check_size(intent.like.size(), intent.record_bytes)
+        record_bytes = await self._producer.require_topic(intent.match.topic)
+        plain.check_size(intent.like.size(), record_bytes)
         if intent.wait_seconds == 0 and self._producer.full:
             raise Overloaded("too many requests wait for Kafka already")
-        if intent.media_type in NDJSON_TYPES and not match.tombstone:
+        if intent.media_type in NDJSON_TYPES and not intent.match.tombstone:
             stream = Stream(
-                self._streams, exchange, intent, self._producer, self._budget, self._answer_seconds, name
+                self._streams,
+                exchange,
+                intent,
+                record_bytes,
+                self._producer,
+                self._budget,
+                self._answer_seconds,
+                name,
             )
             return await stream.run(), stream.accepted
-        return await self._one_record(exchange, intent)
+        return await self._one_record(exchange, intent, record_bytes)
 
-    async def _one_record(self, exchange: Connection, intent: Intent) -> tuple[Response, int]:
+    async def _one_record(
+        self, exchange: Connection, intent: Intent, record_bytes: int
+    ) -> tuple[Response, int]:
         """Read the content whole, and answer for its record; whether it was taken."""
         length = exchange.request.content_length
         if length is not None:
-            self._check_length(length, intent)
+            self._check_length(length, intent, record_bytes)
         fixed = intent.like.size() + RECORD_OVERHEAD_BYTES
         hold = await self._budget.acquire(fixed + (length or 0), intent.wait_seconds, exchange.peer)
         try:
@@ -113,7 +135,7 @@ class Intake:
             while data := await exchange.receive():
                 received += data
                 if length is None:
-                    self._check_length(len(received), intent, more=True)
+                    self._check_length(len(received), intent, record_bytes, more=True)
                     while hold.size < fixed + len(received):
                         hold.grow(GROWTH_BYTES)
             content = bytes(received)
@@ -126,7 +148,7 @@ class Intake:
                 record = intent.like
             else:
                 record = plain.read(
-                    content, intent.like, key_field=intent.key_path, record_bytes=intent.record_bytes
+                    content, intent.like, key_field=intent.key_path, record_bytes=record_bytes
                 )
         except BaseException:
             hold.release()
@@ -142,11 +164,11 @@ class Intake:
             return error_response(report), 0
         return Response(204) if intent.minimal else json_response(200, report), 1
 
-    def _check_length(self, length: int, intent: Intent, *, more: bool = False) -> None:
+    def _check_length(self, length: int, intent: Intent, record_bytes: int, *, more: bool = False) -> None:
         """`more` says that the content has not come to its end yet."""
         if length > self._request_bytes:
             or_more = " or more" if more else ""
             raise TooLarge(
                 f"the content has {length} bytes{or_more}; limits.request_bytes is {self._request_bytes}"
             )
-        plain.check_size(intent.like.size() + length, intent.record_bytes, more=more)
+        plain.check_size(intent.like.size() + length, record_bytes, more=more)

@@ -25,12 +25,12 @@ class Intent(NamedTuple):
     media_type: str
     like: Record
     """Topic, key, headers, partition and timestamp for every record of the request."""
-    record_bytes: int
-    """The most bytes of one record for this topic."""
     queued: bool
     """Answer 202 once the records are in the pipeline."""
     minimal: bool
     """`Prefer: return=minimal`: a success has no content."""
+    request_id: bytes | None
+    """The client's own, if it gave one that is fit."""
 
     @property
     def key_path(self) -> tuple[str, ...] | None:
@@ -50,7 +50,7 @@ def request_id(request: Request) -> bytes | None:
     return given if given is not None and _REQUEST_ID.fullmatch(given) else None
 
 
-def read_intent(request: Request, match: Match, record_bytes: int) -> Intent:
+def read_intent(request: Request, match: Match) -> Intent:
     """Everything the head says.
 
     Raises `BadRequest` for a field that cannot be meant and `UnsupportedMediaType` for content that
@@ -63,9 +63,9 @@ def read_intent(request: Request, match: Match, record_bytes: int) -> Intent:
         match,
         media_type,
         _like(request, match, media_type),
-        record_bytes,
         queued=route.promise == "queued" or (route.respond_async and "respond-async" in preferences),
         minimal="return=minimal" in preferences,
+        request_id=request_id(request),
     )
 
 

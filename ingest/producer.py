@@ -81,14 +81,12 @@ class Delivery:
         "_on_settled",
         "_pending",
         "_queued",
-        "_recall",
         "_task",
-        "_topic",
-        "busy",
         "deadline",
         "handed",
         "records",
         "reports",
+        "topic",
     )
 
     def __init__(
@@ -101,23 +99,21 @@ class Delivery:
         on_settled: Callable[[Delivery], None] | None = None,
     ) -> None:
         self.records = list(records)
-        """Ours alone, and changed only in place: threads that hand over replace what the sink has copied."""
+        """Ours alone, and changed only in place: what the sink has copied is let go of."""
         self.reports: list[DeliveryReport | None] = [None] * len(records)
         self.deadline = deadline
         """On Trio's clock: when the answer is due."""
         self.handed = 0
         """How many records, from the first, were handed to the sink; what lies behind can be withdrawn."""
-        self.busy = False
-        """A thread is handing records over just now; what it has reached is not known here."""
         self._pending = len(records)
-        self._topic = records[0].topic if records else ""
+        self.topic = records[0].topic if records else ""
+        """Of all its records."""
         self._ledger = ledger
-        self._counts = ledger.topic(self._topic) if records else _NO_COUNTS
+        self._counts = ledger.topic(self.topic) if records else _NO_COUNTS
         self._hold = hold
         self._on_settled = on_settled
         self._answer: IngestError | None = None
         self._queued = False
-        self._recall: IngestError | None = None  # withdrawn while it was busy
         self._task: trio.lowlevel.Task | None = None
         if not records:
             self._finish()
@@ -132,7 +128,7 @@ class Delivery:
         self._queued = True
         for report in self.reports:  # of withdrawn records too, which are no longer in `records`
             if isinstance(report, IngestError):
-                self._ledger.lose(self._topic, report)
+                self._ledger.lose(self.topic, report)
 
     def settle(self, index: int, report: DeliveryReport) -> None:
         """Take the final report of the record at `index`; exactly one a record."""
@@ -149,30 +145,19 @@ class Delivery:
                 ledger.failed += 1
                 self._counts.failed += 1
             if self._queued:
-                ledger.lose(self._topic, report)
+                ledger.lose(self.topic, report)
         self._pending -= 1
         if not self._pending:
             self._finish()
 
     def withdraw(self, error: IngestError) -> None:
-        """Take back what was not handed over yet; these records are reported as `error`, not written.
-
-        While the delivery is busy that cannot be known, so it happens when the thread is back.
-        """
-        if self.busy:
-            self._recall = error
-        elif self.handed < len(self.records):
+        """Take back what was not handed over yet; these records are reported as `error`, not written."""
+        if self.handed < len(self.records):
             first, end = self.handed, len(self.records)
             # Their bytes leave the budget now, and a channel may keep this delivery for a while.
             del self.records[first:]
             for index in range(first, end):
                 self.settle(index, error)
-
-    def rest(self) -> None:
-        """The thread that handed records over is back."""
-        self.busy = False
-        if self._recall is not None:
-            self.withdraw(self._recall)
 
     def expire(self, withdrawn: IngestError, unknown: IngestError) -> None:
         """The deadline has come: withdraw what can be, and let the rest be answered as `unknown`."""

@@ -58,6 +58,7 @@ class Stream:
         streams: Streams,
         exchange: Connection,
         intent: Intent,
+        record_bytes: int,
         producer: Producer,
         budget: Budget,
         answer_seconds: float,
@@ -79,7 +80,7 @@ class Stream:
         self._request_id = request_id
         self._decoder = LineDecoder(
             intent.like,
-            record_bytes=intent.record_bytes,
+            record_bytes=record_bytes,
             key_field=intent.key_path,
             validate=intent.match.validate,
         )

@@ -130,31 +130,6 @@ async def test_withdrawn_records_are_let_go_of(sink: Sink) -> None:
     assert list(delivery.records) == records(1)
 
 
-async def test_what_a_thread_is_handing_over_is_unknown_at_the_deadline_and_goes_no_further(
-    sink: Sink,
-) -> None:
-    delivery = sink.take(3)
-    delivery.busy = True
-    delivery.expire(WITHDRAWN, UNKNOWN)
-    assert await delivery.wait() == [UNKNOWN] * 3  # what the thread has reached is not known here
-    assert sink.counts == (3, 0, 0, 0, 0)
-    delivery.handed = 1  # this is how far it came
-    delivery.rest()
-    assert sink.counts == (3, 0, 2, 0, 0)
-    assert len(delivery.records) == 1
-    delivery.settle(0, receipt(0))
-    assert sink.counts == (3, 1, 2, 0, 0)
-
-
-async def test_a_thread_that_handed_over_everything_leaves_nothing_to_withdraw(sink: Sink) -> None:
-    delivery = sink.take(2)
-    delivery.busy = True
-    delivery.withdraw(WITHDRAWN)
-    delivery.handed = 2
-    delivery.rest()
-    assert sink.ledger.pending == 2
-
-
 async def test_a_cancelled_caller_withdraws_what_was_not_handed_over(sink: Sink) -> None:
     delivery = sink.take(3, handed=1)
     with trio.move_on_after(0) as scope:

@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import trio
 
 from ingest.config import Timeouts
@@ -232,7 +233,7 @@ class Connection:
         response = await self._handler(self)
         if response is not None:
             if self._draining or not self._can_keep():
-                response = Response(response.status, response.fields, response.content, closes=True)
+                response = msgspec.structs.replace(response, closes=True)
             await self._send(response)
         if not self._complete and not (self._can_keep() and await self._discard()):
             self._unread = True
@@ -241,8 +242,9 @@ class Connection:
             return False
         self._protocol.start_next_cycle()
         del self.request  # what a connection keeps while it is idle, it keeps ten thousand times
-        # A client that pipelines must not keep the others from the loop.
-        await trio.lowlevel.checkpoint()
+        if self._protocol.has_begun:
+            # A client that pipelines must not keep the others from the loop.
+            await trio.lowlevel.checkpoint()
         return True
 
     def _can_keep(self) -> bool:
@@ -328,7 +330,7 @@ class Connection:
     async def start(self, response: Response) -> None:
         """Begin an answer whose content follows in pieces: `send`, then `end`."""
         if self._draining and not response.closes:
-            response = Response(response.status, response.fields, response.content, closes=True)
+            response = msgspec.structs.replace(response, closes=True)
         await self._transmit(self._protocol.send_head(response))
 
     async def send(self, data: bytes) -> None:

@@ -9,6 +9,7 @@ This is no writer: see `ingest.http.writing`.
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from collections.abc import Callable
 from typing import TypeAlias
@@ -20,6 +21,11 @@ from ingest.http.protocol import Event, Signal
 
 CHUNK_LINE_BYTES = 256
 """Bytes of a chunk-size line with its extensions and CRLF (RFC 9112, 7.1.1 asks for some limit)."""
+
+REMEMBERED_HEADS = 256
+"""How many heads that were found to be in order are remembered with what they say."""
+REMEMBERED_BYTES = 1024
+"""The largest of them: together they take about a megabyte."""
 
 Parts: TypeAlias = tuple[bytes, bytes, Fields]
 """A head taken apart: method, request target, fields."""
@@ -33,6 +39,18 @@ _CHUNK_LINE = re.compile(
     rb"(?:;" + TOKEN + rb"++"
     rb"(?:=(?:" + TOKEN + rb'++|"(?:[\t !#-\[\]-~\x80-\xff]|\\' + VALUE + rb')*+"))?+)*+\r\n'
 )
+
+
+def _read_request(parse_head: Callable[[bytes], Parts], head: bytes) -> Request:
+    version, length, expects_continue, keep_alive = read_head(head)
+    method, target, fields = parse_head(head)
+    return Request(
+        method.decode("ascii"), target, version, fields, length, expects_continue, keep_alive, len(head)
+    )
+
+
+# A client sends the same head again and again, and the same bytes are the same request.
+_remembered = functools.lru_cache(REMEMBERED_HEADS)(_read_request)
 
 
 class _State(enum.Enum):
@@ -179,18 +197,15 @@ class MessageReader:
         size = self._section_size()
         if size is None:
             return Signal.NEED_DATA
-        head = self._take(size)
-        version, length, expects_continue, keep_alive = read_head(head)
-        method, target, fields = self._parse_head(head)
+        read = _read_request if size > REMEMBERED_BYTES else _remembered
+        self.request = request = read(self._parse_head, self._take(size))
+        length = request.content_length
         self._left = length or 0
         if length is None:
             self._state = _State.CHUNK_LINE
         else:
             self._state = _State.CONTENT if length else _State.END
-        self.request = Request(
-            method.decode("ascii"), target, version, fields, length, expects_continue, keep_alive
-        )
-        return self.request
+        return request
 
     def _section_size(self) -> int | None:
         """Bytes of the head or trailer section that begins here; None while its end is not there.

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from ingest.http.framing import MessageReader, Parts
 from ingest.http.messages import Response
 from ingest.http.protocol import Event
@@ -54,7 +56,7 @@ class HTTP1Protocol:
         """The bytes of a status line and fields."""
         # After an error in the content the request is known, but the connection cannot go on.
         if self._reader.error is not None and not response.closes:
-            response = Response(response.status, response.fields, response.content, closes=True)
+            response = msgspec.structs.replace(response, closes=True)
         return self._writer.send_head(response, self._reader.request)
 
     def send_content(self, data: bytes) -> bytes:

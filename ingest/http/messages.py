@@ -23,6 +23,8 @@ class Request(NamedTuple):
     """Bytes of content that will follow; None while that is unknown (chunked)."""
     expects_continue: bool = False
     keep_alive: bool = True
+    head_bytes: int = 0
+    """Bytes of the head as it came."""
 
     def field(self, name: bytes) -> bytes | None:
         """The value of the field `name` (lower case); several lines are joined by b", " (RFC 9110, 5.3)."""
@@ -49,3 +51,5 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     content: bytes | None = b""
     closes: bool = False
     """Whether the connection ends after this answer."""
+    request_id: bytes | None = None
+    """What the field X-Request-Id says."""

@@ -32,30 +32,39 @@ class TCPStream(trio.abc.HalfCloseableStream):
     A stream of Trio's, so that TLS can run on it, but one that passes a checkpoint only where it waits.
     """
 
-    __slots__ = ("_socket",)
+    __slots__ = ("_emptied", "_socket")
 
     def __init__(self, connected: socket.socket) -> None:
         """Takes over `connected`, which must not block."""
         self._socket = connected
+        self._emptied = False  # the last read took all there was, so that the next would find nothing
 
     async def receive_some(self, max_bytes: int | None = 65_536) -> bytes:
         """See `ByteStream.receive_some`."""
+        most = max_bytes or 65_536
         while True:
-            try:
-                data = self._socket.recv(max_bytes or 65_536)
-            except (BlockingIOError, InterruptedError):
+            if self._emptied:
                 await trio.lowlevel.wait_readable(self._socket)
+            try:
+                data = self._socket.recv(most)
+            except (BlockingIOError, InterruptedError):
+                self._emptied = True
             else:
+                self._emptied = len(data) < most
                 return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See `ByteStream.send_all`."""
-        rest = memoryview(data)
+        rest: bytes | bytearray | memoryview = data
         while rest:
             try:
-                rest = rest[self._socket.send(rest) :]
+                sent = self._socket.send(rest)
             except (BlockingIOError, InterruptedError):
                 await trio.lowlevel.wait_writable(self._socket)
+            else:
+                if sent == len(rest):
+                    return
+                rest = memoryview(rest)[sent:]
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the kernel takes more."""

@@ -69,14 +69,15 @@ class ResponseWriter:
         """
         self._expect(_State.HEAD)
         status, content = response.status, response.content
-        parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, _field_lines(response.fields)]
         if status < 200:
             if status == 101 or request is None or request.version == b"1.0":
                 raise RuntimeError(f"a {status} response cannot be sent here: RFC 9110, section 15.2")
-            return b"".join([*parts, *_field_lines(response.fields), b"\r\n"])
+            return b"".join([*parts, b"\r\n"])
 
         parts.append(_date_line(int(time.time())))
-        parts += _field_lines(response.fields)
+        if response.request_id is not None:
+            parts.append(_field_line(b"x-request-id", response.request_id))
         bodiless = status in (204, 304)
         self.keeps_alive = request is not None and request.keep_alive and not response.closes
         if bodiless:
@@ -133,13 +134,16 @@ def _date_line(second: int) -> bytes:
     return b"date: %b\r\n" % formatdate(second, usegmt=True).encode("ascii")
 
 
-def _field_lines(fields: Fields) -> list[bytes]:
-    lines = []
-    for name, value in fields:
-        line = b"%b: %b\r\n" % (name, value)
-        if not _FIELD_LINE.fullmatch(line):
-            raise ValueError(f"response field {line[:80]!r} is not a name and a value on one line")
-        if name.lower() in _FRAMING_FIELDS:
-            raise ValueError(f"response field {line[:80]!r} is written by the protocol, not by the response")
-        lines.append(line)
-    return lines
+@functools.lru_cache(maxsize=64)
+def _field_lines(fields: Fields) -> bytes:
+    """Answers have few sets of fields: what is different in each is not among them."""
+    return b"".join([_field_line(name, value) for name, value in fields])
+
+
+def _field_line(name: bytes, value: bytes) -> bytes:
+    line = b"%b: %b\r\n" % (name, value)
+    if not _FIELD_LINE.fullmatch(line):
+        raise ValueError(f"response field {line[:80]!r} is not a name and a value on one line")
+    if name.lower() in _FRAMING_FIELDS:
+        raise ValueError(f"response field {line[:80]!r} is written by the protocol, not by the response")
+    return line

@@ -1,7 +1,7 @@
 """What this service asks of librdkafka: to take records, to report on them, and to give up.
 
-`KafkaClient`'s methods run in worker threads of `ingest.kafka.producer`'s, which sees to it that at most
-one hands over and one polls at a time.  Nothing here waits for anything but librdkafka.
+Nothing here waits for anything but librdkafka.  What can wait (`wait`, `purge`, `close`) is called in
+worker threads, at most one `wait` at a time and no `collect` meanwhile; the rest, in the Trio thread.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -59,13 +59,21 @@ def open_admin(settings: Mapping[str, Any]) -> AdminClient:
 
 
 class Arrived(NamedTuple):
-    """What one call of `KafkaClient.poll` brought."""
+    """What one call of `KafkaClient.collect` brought."""
 
     reports: list[tuple[Delivery, int, DeliveryReport]]
     errors: list[KafkaError]
     """What librdkafka says of its connections, and of itself."""
     statistics: Statistics | None = None
     """The last, once in each statistics.interval.ms."""
+
+
+class _Enough(Exception):
+    """Raised out of a callback: librdkafka keeps the others for the next poll (`rd_kafka_yield`)."""
+
+
+_ENOUGH = _Enough()
+"""The only one, and without a traceback: confluent-kafka (2.16) never lets go of what a callback raised."""
 
 
 class KafkaClient:
@@ -81,9 +89,9 @@ class KafkaClient:
         librdkafka refuses a setting.
         """
         self.taken = 0
-        """How many records were handed to librdkafka; counted by the thread that hands over."""
+        """How many records were handed to librdkafka."""
         self.reported = 0
-        """How many of them have had their report; counted by the thread that polls."""
+        """How many of them have had their report."""
         self.failure: str | None = None
         """Why it can do no more, for good."""
         self.given_up = False
@@ -92,13 +100,15 @@ class KafkaClient:
         self._stamps = stamps
         self._settings = settings
         self._closed = False
-        # All four are written by callbacks, so only while the poll thread polls.
+        self._room = 0
+        """After how many more reports the callback is to stop librdkafka; 0 is never."""
+        # All four are written by callbacks, so only while `wait` or `collect` runs.
         self._reports: list[tuple[Delivery, int, DeliveryReport]] = []
         self._suspects: list[tuple[Delivery, int]] = []
         self._errors: list[KafkaError] = []
         self._statistics: list[str] = []
         self._handle = self._open({**settings, "stats_cb": self._statistics.append})
-        # The same with batches of one record, only touched by the poll thread.
+        # The same with batches of one record.
         self._alone: Handle | None = None
         self.batch_bytes = int(settings.get("batch.size", BATCH_BYTES))
         """The most bytes of one batch of records."""
@@ -122,7 +132,7 @@ class KafkaClient:
         return self.taken - self.reported
 
     def purge(self) -> None:
-        """Give up every record that librdkafka has; `poll` brings a report of each."""
+        """Give up every record that librdkafka has; `collect` brings a report of each."""
         alone = self._alone
         for handle in (self._handle, alone):
             if handle is not None:
@@ -141,13 +151,18 @@ class KafkaClient:
                     handle.flush(CLOSE_SECONDS)
         del self._handle, self._alone
 
-    def hand_over(self, batch: list[Delivery], refused: list[tuple[Delivery, int, IngestError]]) -> bool:
-        """Enqueue what the batch still has, and add to `refused` what `produce()` refused.
+    def hand_over(
+        self, batch: list[Delivery], refused: list[tuple[Delivery, int, IngestError]], most: int
+    ) -> bool:
+        """Enqueue up to `most` records; False where librdkafka takes none now, or none any more.
 
-        Returns whether that was all of it; else librdkafka's queue is full, or the client has failed.
+        `produce` holds the interpreter's lock from its beginning to its end, so a thread for it would serve
+        nobody.  Records that are refused are noted in `refused`.
         """
         for delivery in batch:
-            for index in range(delivery.handed, len(delivery.records)):
+            end = min(len(delivery.records), delivery.handed + most)
+            most -= end - delivery.handed
+            for index in range(delivery.handed, end):
                 if self.given_up:
                     return False
                 try:
@@ -174,7 +189,7 @@ class KafkaClient:
         if self._stamps and not stamp:
             stamp = time.time_ns() // 1_000_000
         # librdkafka copies the content, and the budget is charged for one: ours goes.  Before and not after
-        # `produce`, whose report the other thread may have by then.
+        # `produce`, whose report a thread may have by then.
         if record.value is not None and len(record.value) >= COPIED_BYTES:
             delivery.records[index] = msgspec.structs.replace(record, value=_COPIED)
         headers: Any = None  # annotated in a way that no list of ours fits
@@ -228,35 +243,40 @@ class KafkaClient:
         else:
             kind, timestamp = message.timestamp()
             report = Receipt(
-                delivery.records[index].topic,
+                delivery.topic,
                 message.partition() or 0,
                 message.offset() or 0,
                 stamp if stamp is not None else timestamp if kind else None,
             )
         self._report(delivery, index, report)
+        self._room -= 1
+        if not self._room:
+            raise _ENOUGH.with_traceback(None)
 
     def _report(self, delivery: Delivery, index: int, report: DeliveryReport) -> None:
         self.reported += 1
         self._reports.append((delivery, index, report))
 
-    def poll(self, seconds: float, *, flush: bool) -> Arrived:
-        """Serve callbacks until some come, at most `seconds`; `flush` does not wait for linger.ms."""
-        try:
-            if self._alone is not None:
-                self._alone.poll(0)
-                if len(self._alone):
-                    seconds = min(seconds, POLL_ALONE_SECONDS)
-            if flush and len(self._handle):
-                self._handle.flush(seconds)
-            else:
-                self._handle.poll(seconds)
-            if self._suspects and not self.given_up:
-                self._try_alone()
-        except KafkaException as error:
-            # A fatal error is raised here, and not given to error_cb.
-            self._errors.append(error.args[0])
-        except Exception as crash:  # noqa: BLE001  # logged; out of a callback, whose report is lost
-            self._crash("polling", crash)
+    def wait(self, seconds: float, *, flush: bool) -> None:
+        """Wait until there is a report to `collect`, at most `seconds`; `flush` does not wait for linger.ms.
+
+        No more than one callback is served here: for each, this thread and the Trio thread would have to
+        change places.
+        """
+        if self._alone is not None and len(self._alone):
+            seconds = min(seconds, POLL_ALONE_SECONDS)
+        if flush and len(self._handle):
+            self._serve(self._handle.flush, seconds, 1)
+        else:
+            self._serve(self._handle.poll, seconds, 1)
+
+    def collect(self, most: int) -> Arrived:
+        """What has arrived, at most about `most` reports; does not wait."""
+        for handle in (self._handle, self._alone):
+            if handle is not None:
+                self._serve(handle.poll, 0, most)
+        if self._suspects and not self.given_up:
+            self._try_alone()
         for note in self._errors:
             if note.fatal() and self.failure is None:
                 self.failure = f"it failed for good: {note.str()}"
@@ -266,6 +286,21 @@ class KafkaClient:
         self._errors.clear()
         self._statistics.clear()
         return arrived
+
+    def _serve(self, serve: Callable[[float], int], seconds: float, most: int) -> None:
+        """Let librdkafka call back, about `most` times."""
+        self._room = most
+        try:
+            serve(seconds)
+        except _Enough as enough:
+            enough.__traceback__ = None
+        except KafkaException as error:
+            # A fatal error is raised here, and not given to error_cb.
+            self._errors.append(error.args[0])
+        except Exception as crash:  # noqa: BLE001  # logged; out of a callback, whose report is lost
+            self._crash("polling", crash)
+        finally:
+            self._room = 0
 
     def _crash(self, doing: str, crash: Exception) -> None:
         if self.failure is None:

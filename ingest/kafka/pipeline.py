@@ -11,7 +11,6 @@ import contextlib
 import functools
 import logging
 import math
-import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -21,7 +20,7 @@ from trio_util import AsyncValue
 
 from ingest.errors import ConfigError, DeliveryUnknown, IngestError, UnknownTopic
 from ingest.faultlog import FaultLog
-from ingest.kafka.client import KafkaClient
+from ingest.kafka.client import Arrived, KafkaClient
 from ingest.kafka.statistics import Statistics
 from ingest.kafka.threads import LOOK_SECONDS, Patience, Stuck, Worker
 from ingest.kafka.topics import Topics
@@ -31,16 +30,17 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BATCH_RECORDS = 10_000
-"""About how many records one hop into the thread hands over; more would hold up the next answers."""
+RECORDS_A_TURN = 512
+"""About how many records are handed over before other tasks get their turn."""
 POLL_SECONDS = 0.1
-"""How long the poll thread waits for a report: what ending it takes at the most."""
+"""How long the thread waits for a report: what ending it takes at the most."""
 LEAST_BATCH_BYTES = 65_536
 """How far a topic's max.message.bytes lowers the batches of all topics; below, records are tried alone."""
 REPORTS_A_TURN = 64
-"""How many reports are settled before other tasks get their turn: a slow broker's come by the thousand."""
+"""How many reports are taken before other tasks get their turn: each may wake one that writes an answer,
+and a slow broker's come by the thousand."""
 UNPOLLED_SECONDS = 2.0
-"""After so long without a round of the poll thread, something is wrong with it."""
+"""After so long without a round of the thread that waits, something is wrong with it."""
 PURGE_SECONDS = 2.0
 """How long librdkafka has to report on what was purged."""
 REPLACE_SECONDS = 1.0
@@ -84,7 +84,7 @@ class Pipeline:
         self._left: dict[KafkaClient, list[Worker]] = {}  # replaced and not closed yet, perhaps for ever
         self._faults = FaultLog(log)
         self.polled_at = trio.current_time()
-        """When the poll thread was back last, on Trio's clock."""
+        """When librdkafka was looked at last, on Trio's clock."""
         self.statistics: Statistics | None = None
         """librdkafka's last, once it has given any."""
 
@@ -134,12 +134,12 @@ class Pipeline:
         Afterwards nothing it was handed is without a report.  Returns its workers.
         """
         client = self._client
-        handing, polling, purging = Worker(lambda: client.taken), Worker(lambda: client.reported), Worker()
-        workers = [handing, polling, purging]
+        polling, purging = Worker(lambda: client.reported), Worker()
+        workers = [polling, purging]
         async with trio.open_nursery() as collecting:
             collecting.start_soon(self._collect, client, polling)
             async with trio.open_nursery() as submitting:
-                submitting.start_soon(self._submit, client, handing)
+                submitting.start_soon(self._submit, client)
                 await self._outdated.wait()
                 submitting.cancel_scope.cancel()
             if self.failure is None:
@@ -227,62 +227,41 @@ class Pipeline:
 
     # Out of the channel ---------------------------------------------------------------------------
 
-    async def _submit(self, client: KafkaClient, worker: Worker) -> None:
+    async def _submit(self, client: KafkaClient) -> None:
         while self._batch or await self._fill_batch():
             if self._wants_smaller_batches(client):
                 self._outdated.set()
                 await trio.sleep_forever()  # until this is cancelled
-            await trio.lowlevel.checkpoint_if_cancelled()
-            rounds = self.rounds.value
-            if not await self._hand_over(client, worker):
-                # librdkafka's queue is full: nothing more goes in before a report has come out.  All of
-                # them may have come while the thread was on its way back.
-                await self.rounds.wait_value(functools.partial(operator.ne, rounds))
+            if self._hand_over(client):
+                if self._batch:
+                    await trio.lowlevel.checkpoint()
+            else:
+                # librdkafka's queue is full: nothing more goes in before a report has come out.
+                await self.rounds.wait_transition()
 
     async def _fill_batch(self) -> bool:
         """Take what waits in the channel; False at its end."""
         try:
-            first = await self._from_channel.receive()
+            self._batch.append(await self._from_channel.receive())
+            with contextlib.suppress(trio.WouldBlock):
+                while len(self._batch) < RECORDS_A_TURN:
+                    self._batch.append(self._from_channel.receive_nowait())
         except trio.EndOfChannel:
-            return False
-        self._batch.append(first)
-        records = len(first.records)
-        with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
-            while records < BATCH_RECORDS:
-                self._batch.append(self._from_channel.receive_nowait())
-                records += len(self._batch[-1].records)
+            return bool(self._batch)
         return True
 
-    async def _hand_over(self, client: KafkaClient, worker: Worker) -> bool:
-        """One hop with the batch; whether librdkafka took all of it."""
-        batch = self._batch
+    def _hand_over(self, client: KafkaClient) -> bool:
+        """Hand over a turn's part of the batch; False where librdkafka takes none now."""
         refused: list[tuple[Delivery, int, IngestError]] = []
-        for delivery in batch:
-            delivery.busy = True
-        complete = False
-        try:
-            complete = await self._in_thread(client.hand_over, batch, refused, worker=worker)
-        except Stuck:
-            # Where the thread is cannot be known: it may have handed over the next record.  It looks at
-            # `given_up` before each, so that it is no further than that, and never will be.
-            client.given_up = True
-            for delivery in batch:
-                if delivery.handed < len(delivery.records):
-                    delivery.handed += 1
-                    break
-            self._fail("librdkafka does not come back from taking records")
-        except RuntimeError as error:  # there was no thread to be had
-            self._fail(f"nothing can be handed to it: {error}")
+        took = client.hand_over(self._batch, refused, RECORDS_A_TURN)
         if client.failure is not None:
             self._fail(client.failure)
-        for delivery in batch:
-            delivery.rest()
-        for delivery, index, refusal in refused.copy():
+        for delivery, index, refusal in refused:
             delivery.settle(index, refusal)
+        self._batch = [delivery for delivery in self._batch if delivery.handed < len(delivery.records)]
         if refused:
             self.rounds.value += 1
-        self._batch = [delivery for delivery in batch if delivery.handed < len(delivery.records)]
-        return complete
+        return took
 
     def _wants_smaller_batches(self, client: KafkaClient) -> bool:
         """Whether a topic in use has a limit that batches could outgrow: librdkafka does not split those."""
@@ -295,31 +274,37 @@ class Pipeline:
 
     async def _collect(self, client: KafkaClient, worker: Worker) -> None:
         while True:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            try:
-                poll = functools.partial(client.poll, POLL_SECONDS, flush=self.flushing)
-                arrived = await self._in_thread(poll, worker=worker)
-            except Stuck:
-                self._fail("librdkafka does not come back from being polled")
-                return
-            except RuntimeError as cause:  # there was no thread to be had
-                self._fail(f"it cannot be polled: {cause}")
-                return
+            if self._take(client.collect(REPORTS_A_TURN)):
+                # While there are reports no thread is needed.  Not to be cancelled: it is asked for those
+                # of a purge, too.
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                wait = functools.partial(client.wait, POLL_SECONDS, flush=self.flushing)
+                try:
+                    await self._in_thread(wait, worker=worker)
+                except Stuck:
+                    self._fail("librdkafka does not come back from being polled")
+                    return
+                except RuntimeError as cause:  # there was no thread to be had
+                    self._fail(f"it cannot be polled: {cause}")
+                    return
             self.polled_at = trio.current_time()
-            self.statistics = arrived.statistics or self.statistics
-            for count, (delivery, index, report) in enumerate(arrived.reports, 1):
-                if not count % REPORTS_A_TURN:
-                    # Each may wake a task that writes an answer.  Not to be cancelled between two reports.
-                    await trio.lowlevel.cancel_shielded_checkpoint()
-                delivery.settle(index, report)
-                if isinstance(report, UnknownTopic):
-                    self._topics.doubt()
-            for error in arrived.errors:
-                self._note_error(error)
-            if arrived.reports:
-                self.rounds.value += 1
             if client.failure is not None:
                 self._fail(client.failure)
+
+    def _take(self, arrived: Arrived) -> bool:
+        """Take note of what arrived; whether there were reports."""
+        self.statistics = arrived.statistics or self.statistics
+        for delivery, index, report in arrived.reports:
+            delivery.settle(index, report)
+            if isinstance(report, UnknownTopic):
+                self._topics.doubt()
+        for error in arrived.errors:
+            self._note_error(error)
+        if arrived.reports:
+            self.rounds.value += 1
+        return bool(arrived.reports)
 
     def _note_error(self, error: KafkaError) -> None:
         """What librdkafka says of its connections, several times a second while brokers are down."""

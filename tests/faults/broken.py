@@ -36,8 +36,10 @@ def drop_when_full() -> None:
     """Call what librdkafka's full queue did not take delivered."""
     hand_over = KafkaClient.hand_over
 
-    def drop(self: KafkaClient, batch: list[Delivery], places: list[tuple[Delivery, int, Any]]) -> bool:
-        hand_over(self, batch, places)
+    def drop(
+        self: KafkaClient, batch: list[Delivery], places: list[tuple[Delivery, int, Any]], most: int
+    ) -> bool:
+        hand_over(self, batch, places, most)
         for delivery in batch:
             left = range(delivery.handed, len(delivery.records))
             places += [

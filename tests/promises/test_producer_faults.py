@@ -83,7 +83,6 @@ BROKEN = [
     "poll never returns",
     "poll raises",
     "nothing is reported",
-    "produce never returns",
     "produce raises",
 ]
 FATAL = [

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 import ingest
-from ingest.kafka.client import Arrived, KafkaClient
+from ingest.kafka.client import KafkaClient
 from tests.broker.ingest_process import open_ingest
 from tests.broker.kafka_server import RealKafka
 from tests.client import Client, request
@@ -108,13 +108,13 @@ async def test_ready_follows_a_poll_thread_that_is_frozen(
     """Nothing can stop one thread of a process from outside, so a client of the test's own stands still."""
     goes_on = threading.Event()
     goes_on.set()
-    poll = KafkaClient.poll
+    wait = KafkaClient.wait
 
-    def freezing(client: KafkaClient, seconds: float, *, flush: bool) -> Arrived:
+    def freezing(client: KafkaClient, seconds: float, *, flush: bool) -> None:
         goes_on.wait(HANGS)
-        return poll(client, seconds, flush=flush)
+        wait(client, seconds, flush=flush)
 
-    monkeypatch.setattr(KafkaClient, "poll", freezing)
+    monkeypatch.setattr(KafkaClient, "wait", freezing)
     config = ingest.Config(
         http=ingest.HTTP(port=0),
         management=ingest.Management(port=0),
