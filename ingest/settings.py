@@ -26,6 +26,14 @@ _ALIASES = {
 }
 """librdkafka's second names for the settings that have a default or a relation here."""
 
+_CHECKED = frozenset(
+    {
+        *("acks", "bootstrap.servers", "delivery.report.only.error", "enable.idempotence"),
+        *("message.max.bytes", "message.timeout.ms"),
+    }
+)
+"""Settings whose values are looked at here, so that a file cannot stand for them."""
+
 
 def kafka_name(name: str) -> str:
     """Give librdkafka's setting `name` by the one of its two names that is used here."""
@@ -68,9 +76,13 @@ def checked_settings(kafka: Mapping[str, KafkaValue]) -> dict[str, KafkaValue]:
     settings: dict[str, KafkaValue] = {}
     for name, value in kafka.items():
         check_kafka_value(f"[kafka] {name}", name, value)
-        canonical = kafka_name(name)
-        settings_name = canonical.removesuffix("_file")
-        if canonical in settings or (canonical != settings_name and settings_name in kafka):
+        settings_name = kafka_name(name.removesuffix("_file"))
+        if settings_name == "transactional.id":
+            raise ConfigError(f"[kafka] {name}: there are no transactions here; leave it out")
+        if name.endswith("_file") and settings_name in _CHECKED:
+            raise ConfigError(f"[kafka] {name}: {settings_name} is no secret; give the value itself")
+        canonical = settings_name + ("_file" if name.endswith("_file") else "")
+        if settings_name in settings or settings_name + "_file" in settings:
             raise ConfigError(f"[kafka] {name}: {settings_name} is set in two ways; one of them has to go")
         settings[canonical] = value
     if "bootstrap.servers" in settings:

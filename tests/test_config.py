@@ -220,3 +220,19 @@ def test_both_listeners_cannot_have_one_port() -> None:
     Config(http=HTTP(port=8081, host="192.0.2.1"))
     Config(http=HTTP(port=0), management=Management(port=0))
     Config(http=HTTP(port=8081), management=Management(enabled=False))
+
+
+@pytest.mark.parametrize("name", ["acks_file", "request.required.acks_file", "message.timeout.ms_file"])
+def test_what_is_checked_here_cannot_come_from_a_file(name: str) -> None:
+    with pytest.raises(ConfigError, match="is no secret; give the value itself"):
+        Config(kafka={name: "/tmp/value"})
+
+
+def test_a_setting_and_its_second_name_are_one_setting_in_files_too() -> None:
+    with pytest.raises(ConfigError, match="is set in two ways"):
+        Config(kafka={"linger.ms": 1, "queue.buffering.max.ms_file": "x"})
+
+
+def test_transactions_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no transactions here"):
+        Config(kafka={"transactional.id": "t"})

@@ -31,6 +31,7 @@ _TABLE: dict[int, tuple[type[IngestError], str]] = {
     KafkaError.MSG_SIZE_TOO_LARGE: (TooLarge, "the record is larger than the topic's max.message.bytes"),
     KafkaError.RECORD_LIST_TOO_LARGE: (TooLarge, "the batch is larger than the topic's segment.bytes"),
     KafkaError.INVALID_RECORD: (RecordRefused, "Kafka refused the record as invalid for this topic"),
+    KafkaError._INVALID_DIFFERENT_RECORD: (RecordRefused, "Kafka refused another record of its batch"),
     KafkaError.INVALID_TIMESTAMP: (RecordRefused, "Kafka refused the record's timestamp"),
     KafkaError.POLICY_VIOLATION: (RecordRefused, "a policy of the Kafka cluster refused the record"),
     KafkaError.UNKNOWN_TOPIC_OR_PART: (UnknownTopic, "the topic, or this partition of it, does not exist"),

@@ -157,24 +157,33 @@ def test_tail_prints_what_a_topic_has(kafka: RealKafka, new_topic: Callable[...,
     assert (second["key"], second["value"]) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("config", "bad"),
+    [
+        ({"cleanup.policy": "compact"}, ""),  # refuses what has no key
+        ({}, "Kafka-Timestamp: 9000000000000000"),  # in more than 280,000 years
+    ],
+    ids=["a record without a key", "a timestamp"],
+)
 async def test_nobody_is_refused_for_a_record_of_somebody_else(
-    kafka: RealKafka, new_topic: Callable[..., str]
+    kafka: RealKafka, new_topic: Callable[..., str], config: dict[str, str], bad: str
 ) -> None:
-    # A compacted topic refuses what has no key, and with it the whole batch.
-    topic = new_topic(1, {"cleanup.policy": "compact"})
-    statuses: dict[str, set[int]] = {"keyed": set(), "keyless": set()}
+    # What a topic refuses is refused with the whole batch.
+    topic = new_topic(1, config)
+    statuses: dict[str, set[int]] = {"good": set(), "bad": set()}
 
-    async def send(kind: str, query: str) -> None:
+    async def send(kind: str, query: str, *fields: str) -> None:
         client = await server.connect()
+        head = f"POST /topics/{topic}/records{query}"
         for _ in range(50):
-            answer = await client.ask(request(f"POST /topics/{topic}/records{query}", content=kind.encode()))
+            answer = await client.ask(request(head, *fields, content=kind.encode()))
             statuses[kind].add(answer.status)
-            assert answer.status == 200 or answer.json["error_code"] == 40002
+            assert answer.status == 200 or answer.json["error_code"] == 40002, answer.json
 
     gathering = ("--bootstrap-servers", kafka.bootstrap_servers, "--kafka", "linger.ms=20")
     async with open_ingest(*gathering) as server, trio.open_nursery() as nursery:
-        nursery.start_soon(send, "keyless", "")
+        nursery.start_soon(send, "bad", "", *([bad] if bad else []))
         for number in range(4):
-            nursery.start_soon(send, "keyed", f"?key={number}")
-    assert statuses == {"keyed": {200}, "keyless": {400}}
-    assert {record.value for record in kafka.read_all(topic)} == {b"keyed"}
+            nursery.start_soon(send, "good", f"?key={number}")
+    assert statuses == {"good": {200}, "bad": {400}}
+    assert {record.value for record in kafka.read_all(topic)} == {b"good"}
