@@ -182,7 +182,8 @@ async def test_nobody_is_refused_for_a_record_of_somebody_else(
 
     gathering = ("--bootstrap-servers", kafka.bootstrap_servers, "--kafka", "linger.ms=20")
     async with open_ingest(*gathering) as server, trio.open_nursery() as nursery:
-        nursery.start_soon(send, "bad", "", *([bad] if bad else []))
+        for _ in range(4):  # librdkafka has another error for the neighbours of several
+            nursery.start_soon(send, "bad", "", *([bad] if bad else []))
         for number in range(4):
             nursery.start_soon(send, "good", f"?key={number}")
     assert statuses == {"good": {200}, "bad": {400}}

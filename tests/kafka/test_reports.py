@@ -24,6 +24,7 @@ REPORTS: list[tuple[str, type[IngestError], int, int, str]] = [
     ("RECORD_LIST_TOO_LARGE", TooLarge, 413, 413, "not_written"),
     ("INVALID_RECORD", RecordRefused, 400, 40002, "not_written"),
     ("INVALID_TIMESTAMP", RecordRefused, 400, 40002, "not_written"),
+    ("_INVALID_DIFFERENT_RECORD", RecordRefused, 400, 40002, "not_written"),
     ("POLICY_VIOLATION", RecordRefused, 400, 40002, "not_written"),
     ("UNKNOWN_TOPIC_OR_PART", UnknownTopic, 404, 40401, "not_written"),
     ("_UNKNOWN_TOPIC", UnknownTopic, 404, 40401, "not_written"),
