@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate, islice
 
@@ -22,6 +24,11 @@ from ingest.errors import IngestError
 from ingest.kafka.statistics import BrokerStatistics, Statistics
 from ingest.metrics import BOUNDS, METRICS, MOST_BROKERS, MOST_ROUTES, OTHER, Histogram, Metrics
 from ingest.producer import Ledger
+
+TEXT_SECONDS = 1.0
+"""How long a text is given again: building one takes many milliseconds, in which nothing else runs."""
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+"""What asks for OpenMetrics, in the version that is given."""
 
 _MICROSECONDS = 1e-6
 
@@ -115,10 +122,36 @@ def open_registry(collector: ServiceCollector) -> Registry:
     return registry
 
 
-def exposition(registry: Registry, accept: str) -> tuple[bytes, str]:
-    """The text that an Accept field asks for, Prometheus' own or OpenMetrics, and its media type."""
-    encode, media_type = choose_encoder(accept)
-    return encode(registry), media_type
+class Exposition:
+    """A registry's text, Prometheus' own or OpenMetrics."""
+
+    def __init__(self, registry: Registry, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` counts seconds."""
+        self._registry = registry
+        self._clock = clock
+        self._built: dict[str, tuple[float, bytes, str]] = {}
+
+    def text(self, accept: str) -> tuple[bytes, str]:
+        """The text that an Accept field asks for, and its media type; up to `TEXT_SECONDS` old."""
+        # prometheus-client raises for a version that is none, and gives one it does not know back, so it
+        # is not shown what a client has written.
+        wanted = OPENMETRICS if _accepts_openmetrics(accept) else ""
+        built_at, text, media_type = self._built.get(wanted, (-math.inf, b"", ""))
+        now = self._clock()
+        if now - built_at >= TEXT_SECONDS:
+            encode, media_type = choose_encoder(wanted)
+            text = encode(self._registry)
+            self._built[wanted] = now, text, media_type
+        return text, media_type
+
+
+def _accepts_openmetrics(accept: str) -> bool:
+    for accepted in accept.lower().split(","):
+        media_type, *parameters = (part.strip() for part in accepted.split(";"))
+        versions = [each for each in parameters if each.startswith("version=")]
+        if media_type == "application/openmetrics-text" and versions in ([], ["version=1.0.0"]):
+            return True
+    return False
 
 
 def _kafka(statistics: Statistics) -> dict[str, Samples]:

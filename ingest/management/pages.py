@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Sequence
 from typing import Protocol
@@ -11,13 +12,16 @@ import trio
 from ingest.answers import error_response, json_response
 from ingest.config import Timeouts
 from ingest.errors import MethodNotAllowed, NotFound
+from ingest.faultlog import FaultLog
 from ingest.http.connection import Connection
 from ingest.http.http1_protocol import HTTP1Protocol
 from ingest.http.listeners import Listeners
 from ingest.http.messages import Response
 from ingest.http.streams import ByteStream
-from ingest.management.exposition import Registry, exposition
+from ingest.management.exposition import Exposition, Registry
 from ingest.routing import origin_form
+
+log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 16
 """Open at once.  They are not taken from `limits.connections`, so that a full service can still be seen."""
@@ -41,11 +45,12 @@ class Pages:
     def __init__(self, seen: Seen, metrics: Registry) -> None:
         """`seen` is the service; `metrics` its and its process's."""
         self._seen = seen
-        self._registry = metrics
+        self._exposition = Exposition(metrics)
+        self._faults = FaultLog(log)
 
     def connect(self, stream: ByteStream, peer: str) -> Connection:
         """The connection of a stream and a peer's address."""
-        return Connection(stream, peer, HTTP1Protocol(), self, error_response, TIMEOUTS)
+        return Connection(stream, peer, HTTP1Protocol(), self, error_response, TIMEOUTS, self._faults)
 
     async def __call__(self, exchange: Connection) -> Response:
         """Answer one request."""
@@ -69,7 +74,7 @@ class Pages:
         return json_response(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
 
     def _metrics(self, accept: str) -> Response:
-        text, media_type = exposition(self._registry, accept)
+        text, media_type = self._exposition.text(accept)
         return Response(200, ((b"content-type", media_type.encode()),), text)
 
 

@@ -18,7 +18,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 import ingest
-from ingest.metrics import METRICS, MOST_TOPICS
+from ingest.management.exposition import Exposition, ServiceCollector, open_registry
+from ingest.metrics import METRICS, MOST_TOPICS, Metrics
+from ingest.producer import Ledger
 from ingest.testing import MemoryProducer, StallingProducer
 from tests.client import Answer, Client, request
 from tests.mock_kafka import open_mock_kafka
@@ -299,6 +301,61 @@ async def test_openmetrics_is_given_to_who_accepts_it() -> None:
     families = read_openmetrics(answer.content.decode())  # type: ignore[no-untyped-call]
     names = {family.name for family in families}
     assert "ingest_http_requests" in names
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "text/plain;version=a",
+        "text/plain; version=",
+        "application/openmetrics-text;version=abc",
+        "application/openmetrics-text;version=1.x.0",
+        "application/openmetrics-text;version=2.0.0",
+        "application/openmetrics-text;version=1.0.0;version=1.0.1",
+        "application/openmetrics-text;version=0.0.1",
+        ";;;,,,;=",
+        "\xff;version=\xe9",
+    ],
+)
+async def test_what_cannot_be_given_as_asked_for_is_given_as_text(accept: str) -> None:
+    async with serving(MemoryProducer()) as service:
+        client = await service.connect(service.server.management_url)
+        head = f"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n"
+        answer = await client.ask(head.encode("latin-1"))
+    assert answer.status == 200
+    assert answer.fields["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert list(read_text(answer.content.decode()))
+
+
+async def test_a_bug_that_each_request_meets_is_logged_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Exposition, "text", lambda *_: 1 / 0)
+    async with serving(MemoryProducer()) as service:
+        for _ in range(3):
+            client = await service.connect(service.server.management_url)
+            await client.send(request("GET /metrics"))
+            assert await client.stream.receive_some() == b""
+    assert [line.message for line in caplog.records].count("connection failed") == 1
+
+
+def test_a_text_is_built_once_a_second_however_often_it_is_asked_for() -> None:
+    now, looked = 0.0, 0
+
+    def look() -> float:
+        nonlocal looked
+        looked += 1
+        return looked
+
+    collector = ServiceCollector(Metrics(), Ledger(), {"ingest_ready": look}, lambda: None)
+    exposition = Exposition(open_registry(collector), lambda: now)
+    texts = {exposition.text("") for _ in range(3)}
+    texts |= {exposition.text(f"text/plain;version={number}") for number in range(3)}
+    assert (len(texts), looked) == (1, 1)
+    openmetrics = {exposition.text("application/openmetrics-text") for _ in range(3)}
+    assert (len(openmetrics), looked) == (1, 2)
+    now = 1.0
+    assert b"ingest_ready 3.0" in exposition.text("")[0]
 
 
 async def test_an_embedding_program_can_register_the_metrics_of_several_services_of_its_own() -> None:
