@@ -63,6 +63,7 @@ class Connection:
     """A connection and, while its request is handled, the exchange that a handler works with."""
 
     __slots__ = (
+        "_abandoned",
         "_allowance",
         "_complete",
         "_draining",
@@ -117,6 +118,7 @@ class Connection:
         self._complete = True  # the current request's content has been read to its end
         self._owes_continue = False
         self._allowance = 0.0  # seconds that the content may still make us wait
+        self._abandoned = False
         self._draining = False
         self._hurrying = False
         self._unread = False  # the client may be sending what nobody will read
@@ -139,7 +141,8 @@ class Connection:
             self._scope.cancel()
 
     def abandon(self) -> None:
-        """The client has reset the connection: nobody waits for the answer."""
+        """End at once: the client has reset the connection, or another has to have its place."""
+        self._abandoned = True
         self._scope.cancel()
 
     def drain(self) -> None:
@@ -181,7 +184,7 @@ class Connection:
         """Handle requests; whether to go on, for one that came while an idle connection was being ended."""
         with self._scope:
             await self._serve_requests()
-        if not self._scope.cancelled_caught:
+        if not self._scope.cancelled_caught or (self._abandoned and self.phase is not Phase.SEND):
             return False
         if self.phase is Phase.IDLE and self.socket is not None and self.socket.readable():
             return True
@@ -364,7 +367,7 @@ class Connection:
         if self.phase is Phase.HEAD:
             seconds = self._timeouts.head_seconds
             error = UploadTooSlow(f"the request head was not complete after {seconds:g} seconds")
-            with trio.move_on_after(LINGER_SECONDS):
+            with trio.move_on_after(LINGER_SECONDS) as self._scope:
                 await self._send(self._refuse_with(error))
                 await self._linger()
         elif self.phase is Phase.SEND and self.socket is not None:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import logging
+import math
 import select
 import socket
 import ssl
@@ -40,7 +41,8 @@ SWEEP_SECONDS = 0.5
 """How late a connection's deadline can be noticed."""
 EXHAUSTED_SECONDS = 0.25
 """The pause before accepting again when the process or the kernel is out of descriptors or memory."""
-
+EVICTED_SECONDS = 0.05
+"""How long it takes at the most until another connection is looked for that can be ended for a new one."""
 HANDSHAKE_SECONDS = 0.1
 """How long a handshake that had begun may take to become a connection, when listening ends."""
 
@@ -115,12 +117,18 @@ class Listeners:
         *,
         tls: ssl.SSLContext | None = None,
         most: int,
+        evicts: bool = False,
     ) -> None:
-        """`connect` makes the connection of a stream and a peer's address; `most` are open at once."""
+        """`connect` makes the connection of a stream and a peer's address; `most` are open at once.
+
+        A further one waits in the kernel's queue, or where it `evicts`, ends another without a request in
+        hand.
+        """
         self.sockets = sockets
         self.connections: set[Connection] = set()
         self._connect = connect
         self._tls = tls
+        self._evicts = evicts
         self.most = most
         """How many connections can be open at once."""
         self._accepted: deque[Connection] = deque()
@@ -215,7 +223,10 @@ class Listeners:
         while True:
             # A token before accept: a connection that cannot be served waits in the kernel's backlog.
             while len(self.connections) >= self.most:
-                await self._one_left.wait()
+                if self._evicts:
+                    await self._evict_for(listening)
+                else:
+                    await self._one_left.wait()
             await trio.lowlevel.wait_readable(listening)
             try:
                 for _ in range(min(ACCEPTS_A_WAKE, self.most - len(self.connections))):
@@ -227,6 +238,15 @@ class Listeners:
                 extra = {"error": error.strerror, "connections": len(self.connections)}
                 self._faults(logging.ERROR, "accept failed", extra)
                 await trio.sleep(EXHAUSTED_SECONDS)
+
+    async def _evict_for(self, listening: socket.socket) -> None:
+        """Once somebody waits to be accepted, end the connection whose client is nearest to its deadline."""
+        await trio.lowlevel.wait_readable(listening)
+        nearest = min(self.connections, key=lambda connection: connection.deadline)
+        if nearest.deadline < math.inf:  # else all are being answered, or have not begun
+            nearest.abandon()
+        with trio.move_on_after(EVICTED_SECONDS):
+            await self._one_left.wait()
 
     def _accept_one(self, listening: socket.socket) -> bool:
         try:

@@ -24,9 +24,10 @@ from ingest.routing import origin_form
 log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 16
-"""Open at once.  They are not taken from `limits.connections`, so that a full service can still be seen."""
+"""Open at once.  They are not taken from `limits.connections`, so that a full service can still be seen; and
+a further one ends the one that has waited longest for its client, so that nobody is kept out."""
 TIMEOUTS = Timeouts(head_seconds=5, idle_seconds=5, body_grace_seconds=1, send_seconds=5)
-"""Short, so that whoever holds connections cannot keep a probe out for long."""
+"""Short, since nobody has much to say here."""
 
 _ALLOW = "GET, HEAD"
 
@@ -80,7 +81,7 @@ class Pages:
 
 async def serve_pages(sockets: list[socket.socket], pages: Pages) -> None:
     """Accept and answer until cancelled, which closes every connection."""
-    listeners = Listeners(sockets, pages.connect, most=MOST_CONNECTIONS)
+    listeners = Listeners(sockets, pages.connect, most=MOST_CONNECTIONS, evicts=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listeners.sweep)
         nursery.start_soon(listeners.accept, nursery)

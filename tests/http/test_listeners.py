@@ -96,6 +96,7 @@ async def open_place(
     sockets: list[socket.socket] | None = None,
     timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
     tls: bool = False,
+    evicts: bool = False,
 ) -> AsyncIterator[Place]:
     def connect(stream: ByteStream, peer: str) -> Connection:
         return Connection(stream, peer, make_protocol(), handler, refuse, timeouts)
@@ -106,7 +107,7 @@ async def open_place(
     with contextlib.ExitStack() as listening:
         for each in sockets:
             listening.callback(each.close)
-        listeners = Listeners(sockets, connect, tls=served if tls else None, most=most)
+        listeners = Listeners(sockets, connect, tls=served if tls else None, most=most, evicts=evicts)
         with trio.fail_after(HANGS):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(listeners.sweep)
@@ -176,6 +177,39 @@ async def test_full_loop_sleeps_until_a_connection_ends(make_protocol: MakeProto
             assert (await first.answer()).status == 200
             await first.close()
             assert (await second.answer()).status == 200
+
+
+@pytest.mark.parametrize("waits_for", ["a head", "a request", "its answer to be taken", "the client's end"])
+async def test_new_connection_ends_the_one_that_waits_for_its_client_where_that_is_wanted(
+    make_protocol: MakeProtocol, waits_for: str
+) -> None:
+    held = Held()
+
+    async def handle(exchange: Connection) -> Response:
+        if exchange.request.target == b"/held":
+            return await held(exchange)
+        if exchange.request.target == b"/large":
+            return Response(200, content=50_000_000 * b"x")
+        return Response(200)
+
+    patient = Timeouts(head_seconds=900, idle_seconds=900, send_seconds=900)
+    async with open_place(make_protocol, handle, most=2, timeouts=patient, evicts=True) as place:
+        place.accept()
+        async with place.client() as busy, place.client() as waiting:
+            await busy.send(request("GET /held"))
+            await held.begun.wait()
+            if waits_for == "a head":
+                await waiting.send(b"G")
+            elif waits_for == "a request":
+                assert (await waiting.ask(GET)).status == 200
+            elif waits_for == "its answer to be taken":
+                await waiting.send(request("GET /large"))
+            else:
+                await waiting.send(b"nonsense\r\n\r\n")
+            async with place.client() as new:
+                assert (await new.ask(GET)).status == 200
+                held.answer.set()
+                assert (await busy.answer()).status == 200
 
 
 async def test_handler_that_raises_does_not_end_the_loop(

@@ -18,6 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 import ingest
+from ingest.management import pages
 from ingest.management.exposition import Exposition, ServiceCollector, open_registry
 from ingest.metrics import METRICS, MOST_TOPICS, Metrics
 from ingest.producer import Ledger
@@ -219,6 +220,15 @@ async def test_kafka_that_is_connected_and_silent_is_noticed() -> None:
             assert (await service.until(ready=False)).json["reasons"] == ["Kafka does not answer"]
 
 
+async def test_connections_that_say_nothing_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "TIMEOUTS", ingest.Timeouts(head_seconds=60, idle_seconds=60))
+    async with serving(MemoryProducer()) as service:
+        for _ in range(3 * pages.MOST_CONNECTIONS):
+            client = await service.connect(service.server.management_url)
+            await client.send(b"G")
+        assert (await service.see("GET /healthz")).status == 200
+
+
 # Metrics --------------------------------------------------------------------------------------------
 
 
@@ -335,7 +345,7 @@ async def test_a_bug_that_each_request_meets_is_logged_once(
         for _ in range(3):
             client = await service.connect(service.server.management_url)
             await client.send(request("GET /metrics"))
-            assert await client.stream.receive_some() == b""
+            assert await client.stream.receive_some(100) == b""
     assert [line.message for line in caplog.records].count("connection failed") == 1
 
 
