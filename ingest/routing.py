@@ -11,7 +11,8 @@ from ingest.config import Route
 from ingest.errors import BadRequest, MethodNotAllowed, NotFound
 
 _ALLOW = "POST, DELETE"
-_AUTHORITY = re.compile(r"[^/?]*")
+# RFC 3986, 3.1 and 3.2: a scheme and an authority, at the beginning and nowhere else.
+_SCHEME_AND_AUTHORITY = re.compile(r"[A-Za-z][0-9A-Za-z+.\-]*+://[^/?]*+")
 _PARAMETERS = frozenset({"key", "key_field", "offsets", "validate"})
 
 
@@ -96,13 +97,18 @@ class Router:
 
 
 def origin_form(target: bytes) -> str:
-    """A request target as it is written in origin-form: path and query."""
+    """A request target as it is written in origin-form: path and query.
+
+    What is in neither origin-form nor absolute-form stays as it is: it does not begin with "/", so
+    nothing is served there.
+    """
     # The framing rules leave visible ASCII without "#" in a target.
     text = target.decode("ascii")
-    if not text.startswith("/") and "://" in text:
-        # Absolute-form: the authority is ours whatever it says, as nothing here depends on it.  An empty
-        # path is "/" (RFC 9110, section 4.2.3).
-        text = _AUTHORITY.sub("", text.partition("://")[2], count=1)
+    absolute = _SCHEME_AND_AUTHORITY.match(text)
+    if absolute is not None:
+        # The authority is ours whatever it says, as nothing here depends on it.  An empty path is "/"
+        # (RFC 9110, section 4.2.3).
+        text = text[absolute.end() :]
         if not text.startswith("/"):
             text = "/" + text
     return text

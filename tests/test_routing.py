@@ -42,7 +42,10 @@ def test_the_path_finds_a_route_and_a_topic(target: str, route: Route, topic: st
 @pytest.mark.parametrize(
     "target",
     ["/clicks/", "/Clicks", "/topics//records", "/topics/a/b/records", "/topics/records", "/in/", "/in",
-     "//clicks", "*", "example.org:443", "/topics/a/records/"],
+     "//clicks", "*", "example.org:443", "/topics/a/records/",
+     # Neither origin-form nor absolute-form, whatever stands further behind.
+     "", "a?b://c/topics/events/records", "?x=://h/", "?x=http://h/", "1~!://h/", "://h/clicks", "1http://h/",
+     "-a://h/", "a_b://h/", "h/x://h/clicks", "example.org:443://h/", "http:/clicks", "http:clicks", "a"],
 )  # fmt: skip
 def test_another_path_is_not_found(target: str) -> None:
     with pytest.raises(NotFound, match="nothing is served at"):
@@ -65,6 +68,9 @@ def test_a_long_path_is_not_repeated_whole() -> None:
         ("http://example.org?key=k", "/?key=k"),
         ("http://example.org?key=/clicks", "/?key=/clicks"),
         ("http:///clicks", "/clicks"),
+        ("HTTP://example.org/clicks", "/clicks"),
+        ("a+B-1.0://example.org/clicks", "/clicks"),
+        ("http://example.org?key=://h/clicks", "/?key=://h/clicks"),
     ],
 )
 def test_the_absolute_form_means_the_same_as_the_origin_form(absolute: str, origin: str) -> None:
