@@ -30,6 +30,9 @@ _Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 NATIVE_PATH = "/topics/{topic}/records"
 """The native way's own route, there while `http.native` is true."""
 
+MOST_KEY_NAMES = 8
+"""How deep in the content a key may be: each name is looked for in what may be all of it."""
+
 _FRAMING_BYTES = 1024
 # librdkafka (2.16) holds key + value + headers + 36 bytes against message.max.bytes, and 2 to 6 bytes of
 # lengths for each header; a request head has at most 100 fields.
@@ -59,7 +62,7 @@ class Route(_Section, frozen=True):
     topic: str | None = None
     """The topic written to; required unless the path has the placeholder, forbidden if it has."""
     key_field: _Text | None = None
-    """The JSON field of the content that becomes the key where the request does not say: `user.id`."""
+    """The JSON field that becomes the key where the request does not say: `user.id`, 8 names at most."""
     promise: Literal["delivered", "queued"] = "delivered"
     """What a 2xx promises: `delivered`, Kafka has it; `queued`, this process has it in memory."""
     respond_async: bool = True
@@ -91,6 +94,8 @@ class Route(_Section, frozen=True):
             check_topic(f"{called}: topic", self.topic)
         if self.key_field is not None and not all(self.key_field.split(".")):
             raise ConfigError(f'{called}: key_field = "{self.key_field}": must be written like user.id')
+        if self.key_field is not None and self.key_field.count(".") >= MOST_KEY_NAMES:
+            raise ConfigError(f"{called}: key_field: {MOST_KEY_NAMES} names are the most")
 
 
 class HTTP(_Section, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -25,6 +26,8 @@ from ingest.records import RECORD_OVERHEAD_BYTES, Receipt
 from ingest.routing import Router
 from ingest.streaming import Stream, Streams
 
+TURN_BYTES = 65_536
+"""Content above this waits for its turn to be looked into; below it, reading it takes as long."""
 GROWTH_BYTES = 65_536
 """By how much the hold of content of unknown length grows at a time."""
 
@@ -147,9 +150,11 @@ class Intake:
                     raise BadRequest("DELETE writes a record without a value, so it has no content")
                 record = intent.like
             else:
-                record = plain.read(
-                    content, intent.like, key_field=intent.key_path, record_bytes=record_bytes
-                )
+                looks = intent.key_path is not None and len(content) > TURN_BYTES
+                async with self._streams.turn if looks else contextlib.nullcontext():
+                    record = plain.read(
+                        content, intent.like, key_field=intent.key_path, record_bytes=record_bytes
+                    )
         except BaseException:
             hold.release()
             raise

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from ingest.config import Route
+from ingest.config import MOST_KEY_NAMES, Route
 from ingest.errors import BadRequest, MethodNotAllowed, NotFound
 
 _ALLOW = "POST, DELETE"
@@ -66,6 +66,8 @@ class Router:
             key_field = _text(arguments, "key_field")
             if not all(key_field.split(".")):
                 raise BadRequest(f"key_field={key_field!a} names no field; write it like user.id")
+            if key_field.count(".") >= MOST_KEY_NAMES:
+                raise BadRequest(f"key_field has more than {MOST_KEY_NAMES} names, which is the limit")
         if key is not None and key_field is not None:
             raise BadRequest("key and key_field are both given; one of them makes the key")
         if key is None and key_field is None:

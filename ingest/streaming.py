@@ -38,11 +38,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Streams:
-    """What the streams of one service share."""
+    """What the streams of one service share, and its large records."""
 
     def __init__(self) -> None:
         self.turn = trio.Lock()
-        """Whoever has it may compute for a batch's length; it comes round once in each pass of the loop.
+        """Whoever has it may compute for a batch's or a large record's length; it comes round once in each
+        pass of the loop.
 
         Without it twenty streams would have a batch each in one pass, and everybody else would wait.
         """

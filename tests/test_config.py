@@ -78,6 +78,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Route("/a", "__offsets"), "internal to Kafka"),
     (lambda: Route("/a", "x" * 250), "1 to 249"),
     (lambda: Route("/a", ".."), 'neither "." nor ".."'),
+    (lambda: Route("/a", "b", key_field="a.b.c.d.e.f.g.h.i"), "key_field: 8 names are the most"),
     (lambda: Route("/a", "b", key_field="user..id"), "key_field = .*: must be written like user.id"),
     (lambda: Config(routes=[Route("/a", "a"), Route("/a", "b")]), 'routes: "/a" is there 2 times'),
     (lambda: Config(http=HTTP(tls_key_file="k")), "tls_key_file is set without http.tls_ce"),

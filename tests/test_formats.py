@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import itertools
 import json
+import tracemalloc
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingest.errors import IngestError, InvalidRecord, TooLarge
 from ingest.formats import plain
-from ingest.formats.keys import decode_json, key_at
+from ingest.formats.keys import check_json, key_at
 from ingest.formats.ndjson import BATCH_LINES, LineDecoder, Lines
 from ingest.records import Record
 
@@ -82,7 +84,7 @@ def test_a_line_that_is_not_json_fails_alone() -> None:
     records, failures = decode([b'1\n{"a":\n"\xff"\n2 3\n4\n'])
     assert [number for number, _ in records] == [1, 5]
     assert [number for number, _ in failures] == [2, 3, 4]
-    assert failures[1][1] == "InvalidRecord: invalid JSON: not UTF-8 at byte 0"
+    assert failures[1][1] == "InvalidRecord: invalid JSON: not UTF-8 at byte 1"
     assert all(message.startswith("InvalidRecord: invalid JSON: ") for _, message in failures)
 
 
@@ -221,6 +223,15 @@ def test_the_key_of_a_record_comes_from_its_content_and_counts() -> None:
         plain.read(b"", like, key_field=("user", "id"), record_bytes=LIMIT)
 
 
+def test_nothing_is_made_of_a_value_that_is_passed_over() -> None:
+    content = b'{"k":"a","v":[' + 100_000 * b'1.5,{},"b",' + b"1]}"
+    tracemalloc.start()
+    key_at(content, ("k",))
+    _, traced = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert traced <= 2 * len(content)  # of which its text is one
+
+
 # Keys -------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +243,9 @@ def test_the_key_of_a_record_comes_from_its_content_and_counts() -> None:
         (b'{"k":"a\\u0000"}', b"a\0"),
         (b'{"k":7}', b"7"),
         (b'{"k":-1.5}', b"-1.5"),
+        (b' {"k" :\t-1.50E+3 } ', b"-1.50E+3"),
+        (b'{"\\u006b":"a"}', b"a"),
+        (b'{"k":{},"k":1}', b"1"),
         (b'{"k":123456789012345678901234567890}', b"123456789012345678901234567890"),
         (b'{"k":true}', b"true"),
         (b'{"k":false}', b"false"),
@@ -239,7 +253,7 @@ def test_the_key_of_a_record_comes_from_its_content_and_counts() -> None:
     ],
 )
 def test_a_key_is_the_text_of_a_string_or_the_json_of_a_number(content: bytes, key: bytes) -> None:
-    assert key_at(decode_json(content), ("k",)) == key
+    assert key_at(content, ("k",)) == key
 
 
 @pytest.mark.parametrize(
@@ -257,40 +271,69 @@ def test_a_key_is_the_text_of_a_string_or_the_json_of_a_number(content: bytes, k
 )
 def test_what_cannot_be_a_key_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(InvalidRecord, match=message):
-        key_at(decode_json(content), ("k", "l"))
+        key_at(content, ("k", "l"))
 
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    )
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
-def test_json_is_read_as_the_standard_library_reads_it(value: object) -> None:
-    assert decode_json(json.dumps(value).encode()) == value
+
+
+@given(VALUES)
+def test_json_as_the_standard_library_writes_it_is_json(value: object) -> None:
+    check_json(json.dumps(value).encode())
+    check_json(json.dumps(value, ensure_ascii=False, indent=1).encode())
+
+
+@given(st.dictionaries(st.text(), VALUES), st.text(min_size=1), st.integers() | st.text(), st.booleans())
+@example({}, "\u00e9", 1, True)
+@example({}, 'a"\\\n', 1, False)
+def test_a_key_is_found_under_any_name_among_any_others(
+    others: dict[str, object], name: str, value: int | str, ascii_only: bool
+) -> None:
+    content = json.dumps({**others, name: {**others, name: value}}, ensure_ascii=ascii_only).encode()
+    assert key_at(content, (name, name)) == str(value).encode()
+
+
+@given(st.binary(min_size=1, max_size=3), st.integers(0, 200))
+@example(b"\xff", 30)
+@example(b"\\ud800", 30)
+def test_what_is_passed_over_is_read_no_less_strictly(noise: bytes, at: int) -> None:
+    content = json.dumps({"a": ["\u00e9\n", -1.5e3, True, {"b": None}], "k": 1}, ensure_ascii=False).encode()
+    at %= len(content)
+    content = content[:at] + noise + content[at:]
+    try:
+        check_json(content)
+    except InvalidRecord:
+        with pytest.raises(InvalidRecord, match="invalid JSON"):
+            key_at(content, ("k",))
+    else:
+        msgspec.json.Decoder(float_hook=str).decode(content)  # which makes something of everything
+        json.loads(content)
 
 
 @given(st.text(st.characters(codec=None), min_size=1))
 def test_any_escape_in_a_string_is_a_key_or_refused(text: str) -> None:
     content = json.dumps({"k": text}).encode()  # lone surrogates are written as escapes
     try:
-        key = key_at(decode_json(content), ("k",))
+        key = key_at(content, ("k",))
     except InvalidRecord:
         assert any(0xD800 <= ord(character) <= 0xDFFF for character in text)
     else:
         assert key == text.encode()
 
 
-@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5000, b"", b"\xef\xbb\xbf1"])
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a":' * 100_000, b"", b"\xef\xbb\xbf1"])
 def test_what_no_one_should_send_is_refused_as_any_other(content: bytes) -> None:
     with pytest.raises(InvalidRecord, match="invalid JSON: "):
-        decode_json(content)
+        check_json(content)
 
 
 @given(st.binary())
 def test_any_bytes_are_json_or_refused(content: bytes) -> None:
     try:
-        decode_json(content)
+        check_json(content)
     except IngestError as error:
         assert len(error.message) < 200
     else:

@@ -105,6 +105,7 @@ def test_every_key_can_be_written_in_a_query(key: bytes) -> None:
         ("/topics/t/records", None),
         ("/topics/t/records?key_field=user.id", "user.id"),
         ("/topics/t/records?key_field=%C3%A9", "é"),
+        ("/topics/t/records?key_field=a.b.c.d.e.f.g.h", "a.b.c.d.e.f.g.h"),
         ("/clicks", "user.id"),  # the route's own
         ("/clicks?key_field=other", "other"),
         ("/clicks?key=k", None),
@@ -127,6 +128,7 @@ def test_lines_are_validated_and_not_answered_one_by_one_unless_the_query_says_s
         ("key=a&key=b", "query parameter key is given twice"),
         ("key_field=", "key_field='' names no field; write it like user.id"),
         ("key_field=a..b", r"key_field='a\.\.b' names no field"),
+        ("key_field=a.b.c.d.e.f.g.h.i", "key_field has more than 8 names"),
         ("key_field=%ff", "query parameter key_field is not UTF-8"),
         ("offsets=1", "query parameter offsets is '1'; true or false is meant"),
         ("validate=", "query parameter validate is ''; true or false is meant"),

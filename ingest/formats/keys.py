@@ -1,30 +1,34 @@
-"""The key of a record, taken from a JSON field of its value."""
+"""JSON as far as it has to be read: whether it is JSON, and the key in one of its fields.
+
+Nothing is made of a value that nobody asks for: objects for a megabyte of JSON take a hundred times as
+long as passing over it, and everybody else would wait.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
 
 import msgspec
 
 from ingest.errors import InvalidRecord
 
+REMEMBERED_NAMES = 64
+"""For how many fields' names it is remembered how they are read; making that takes as long as a request."""
 
-class _Number(str):
-    """A number with a fraction or an exponent, as it was written: as a float it could lose digits."""
-
-    __slots__ = ()
-
-
-_decode = msgspec.json.Decoder(float_hook=_Number).decode
+_pass_over = msgspec.json.Decoder(msgspec.Raw).decode
+_string = msgspec.json.Decoder(str).decode
 
 
-def decode_json(data: bytes) -> Any:
-    """`data` as one JSON value (RFC 8259), UTF-8 included.
+def check_json(data: bytes) -> None:
+    """Whether `data` is one JSON value (RFC 8259), UTF-8 included.
 
     Raises `InvalidRecord` that says where it goes wrong.
     """
     try:
-        return _decode(data)
+        _pass_over(data)
+        data.decode()  # passing over a string does not look at its bytes
     except msgspec.DecodeError as error:
         raise InvalidRecord(f"invalid JSON: {str(error).removeprefix('JSON is malformed: ')}") from None
     except UnicodeDecodeError as error:
@@ -33,20 +37,34 @@ def decode_json(data: bytes) -> Any:
         raise InvalidRecord("invalid JSON: nested too deeply") from None
 
 
-def key_at(value: Any, path: tuple[str, ...]) -> bytes:
-    """The key that the field at `path`, as `("user", "id")`, gives.
+def key_at(data: bytes, path: tuple[str, ...]) -> bytes:
+    """The key that the field at `path`, as `("user", "id")`, of the JSON `data` gives.
 
-    A string's UTF-8, a number as it is written, a boolean's JSON.  Raises `InvalidRecord` where there is
-    no such field, or it holds null, an array or an object.
+    A string's UTF-8, a number as it is written, a boolean's JSON.  Raises `InvalidRecord` where `data` is
+    no JSON, there is no such field, or it holds null, an array or an object.
     """
+    check_json(data)
+    value: bytes | msgspec.Raw = data
     for name in path:
-        if not isinstance(value, dict) or name not in value:
-            raise InvalidRecord(f"there is no field {'.'.join(path)!a} to take the key from")
-        value = value[name]
-    if isinstance(value, str):
-        return value.encode()
-    if isinstance(value, bool):
-        return b"true" if value else b"false"
-    if isinstance(value, int):
-        return b"%d" % value
-    raise InvalidRecord(f"field {'.'.join(path)!a} cannot be a key: it is not a string, number or boolean")
+        try:
+            value = _field_reader(name)(value)[name]
+        except (msgspec.ValidationError, KeyError):  # no object, or one without the field
+            raise InvalidRecord(f"there is no field {'.'.join(path)!a} to take the key from") from None
+    key = bytes(value)
+    if key.startswith(b'"'):
+        return _string(key).encode()
+    if key.startswith((b"n", b"[", b"{")):
+        raise InvalidRecord(
+            f"field {'.'.join(path)!a} cannot be a key: it is not a string, number or boolean"
+        )
+    return key
+
+
+@functools.lru_cache(REMEMBERED_NAMES)
+def _field_reader(name: str) -> Callable[[bytes | msgspec.Raw], Mapping[str, msgspec.Raw]]:
+    """Reads the field `name` of an object, and passes over all others."""
+    # msgspec compares with the name's UTF-8, which it finds only where somebody asked for it before.
+    msgspec.json.encode(name)
+    fields: Any = {name: msgspec.Raw}
+    only: Any = TypedDict("only", fields, total=False)  # type: ignore[misc]  # named when it is run
+    return msgspec.json.Decoder[Mapping[str, msgspec.Raw]](only).decode

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ingest.errors import IngestError, TooLarge
-from ingest.formats.keys import decode_json, key_at
+from ingest.formats.keys import check_json, key_at
 from ingest.records import Record
 
 BATCH_LINES = 500
@@ -106,9 +106,10 @@ class LineDecoder:
                 if self._validate:
                     if not line or line.isspace():
                         continue
-                    value = decode_json(line)
-                    if self._key_field is not None:
-                        key = key_at(value, self._key_field)
+                    if self._key_field is None:
+                        check_json(line)
+                    else:
+                        key = key_at(line, self._key_field)
                         if len(line) + len(key) > most:
                             raise self._too_long()
                 elif not line:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ingest.errors import TooLarge
-from ingest.formats.keys import decode_json, key_at
+from ingest.formats.keys import key_at
 from ingest.records import Record
 
 
@@ -22,7 +22,7 @@ def read(content: bytes, like: Record, *, key_field: tuple[str, ...] | None, rec
 
     Raises `InvalidRecord` where the key cannot be found, `TooLarge` above `record_bytes`.
     """
-    key = like.key if key_field is None else key_at(decode_json(content), key_field)
+    key = like.key if key_field is None else key_at(content, key_field)
     record = Record(like.topic, content, key, like.headers, like.partition, like.timestamp)
     check_size(record.size(), record_bytes)
     return record

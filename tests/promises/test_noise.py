@@ -38,6 +38,9 @@ VALID = [
     request("GET /none"),
     request("DELETE /?key=k"),
 ]
+NUMBERS = b'{"k":"a","v":[' + b"1.5," * 50_000 + b"1]}"
+LARGE_JSON = request("POST /?key_field=k", "Prefer: return=minimal", content=NUMBERS)
+LARGE_LINES = request("POST /", "Content-Type: application/x-ndjson", content=2 * (NUMBERS + b"\n"))
 
 Reached = Callable[[int, str], None]
 Statuses = Counter[int]
@@ -88,6 +91,13 @@ async def churn(server: IngestProcess, random: random.Random, statuses: Statuses
         statuses[(await Client(stream).ask(RECORD)).status] += 1
 
 
+async def large_json(server: IngestProcess, random: random.Random, statuses: Statuses) -> None:
+    """Numbers by the ten thousand, which all would have to be made something of."""
+    async with await connect(server) as stream:
+        for asked in (LARGE_JSON, LARGE_LINES):
+            statuses[(await Client(stream).ask(asked)).status] += 1
+
+
 async def random_bytes(server: IngestProcess, random: random.Random, statuses: Statuses) -> None:
     await send_noise(server, random.randbytes(random.randrange(1, 5000)), statuses)
 
@@ -128,6 +138,7 @@ ATTACKS: list[tuple[Attack, set[int]]] = [
     (half_closed_in_the_middle, {200, 202, 204, 400, 404}),
     (reset, set()),
     (churn, {204}),
+    (large_json, {200, 204}),
     (random_bytes, {400, 431, 505}),
     (mutated_requests, set(range(200, 500)) | {501, 505}),
 ]
