@@ -27,8 +27,8 @@ from ingest.errors import (
     UnknownPartition,
 )
 from ingest.formats.ndjson import BATCH_LINES
-from ingest.http.connection import Connection
-from ingest.http.framing import MessageReader
+from ingest.http.connection import RECEIVE_BYTES, Connection
+from ingest.http.framing import CHUNKS_AT_ONCE, MessageReader
 from ingest.producer import Delivery
 from ingest.records import DeliveryReport, Record
 from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
@@ -523,6 +523,22 @@ async def test_of_many_streams_one_decodes_in_each_pass_of_the_loop() -> None:
             for client in clients:
                 assert (await client.answer()).json["failed"] == 10 * BATCH_LINES
     assert len(passes) >= 20 * 10
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [(request("POST /", CHUNKED), 200), (OPEN, 200), (request("POST /none", CHUNKED), 404)],
+    ids=["one record", "lines", "content that nobody reads"],
+)
+async def test_a_read_of_many_chunks_is_taken_over_many_passes_of_the_loop(head: bytes, status: int) -> None:
+    asked = head + 10_000 * chunk(b"\n") + chunk(b"")
+    assert len(asked) < RECEIVE_BYTES
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        client = exchanges.connect()
+        async with passes_counted() as passes:
+            answer = await client.ask(asked)
+            assert (answer.status, answer.closes) == (status, False)
+    assert len(passes) >= 10_000 // CHUNKS_AT_ONCE
 
 
 async def test_of_many_large_records_one_is_looked_into_in_each_pass_of_the_loop() -> None:

@@ -235,22 +235,25 @@ class Connection:
         self.phase, self.deadline = Phase.ANSWER, math.inf
         response = await self._handler(self)
         if response is not None:
-            if self._draining or not self._can_keep():
+            if self._draining or not await self._can_keep():
                 response = msgspec.structs.replace(response, closes=True)
             await self._send(response)
-        if not self._complete and not (self._can_keep() and await self._discard()):
+        if not self._complete and not (await self._can_keep() and await self._discard()):
             self._unread = True
             return False
         if not self._protocol.keeps_alive:
             return False
         self._protocol.start_next_cycle()
         del self.request  # what a connection keeps while it is idle, it keeps ten thousand times
-        if self._protocol.has_begun:
-            # A client that pipelines must not keep the others from the loop.
-            await trio.lowlevel.checkpoint()
+        await self._let_others_go_on()
         return True
 
-    def _can_keep(self) -> bool:
+    async def _let_others_go_on(self) -> None:
+        """A client that has sent more than is read at once must not keep the others from the loop."""
+        if self._protocol.has_begun:
+            await trio.lowlevel.checkpoint()
+
+    async def _can_keep(self) -> bool:
         """Whether content that nobody has read leaves the connection usable: here, or short.
 
         A client that was owed 100 (Continue) may send its content or not, so nothing can follow it.
@@ -258,7 +261,7 @@ class Connection:
         if not self._complete and not self._owes_continue and not self._unread:
             with contextlib.suppress(IngestError):
                 while isinstance(event := self._protocol.next_event(), Content):
-                    pass
+                    await self._let_others_go_on()
                 self._complete = event is Signal.END_OF_MESSAGE
                 length = self.request.content_length
                 return self._complete or (length is not None and length <= DISCARD_BYTES)
@@ -294,6 +297,7 @@ class Connection:
                 earned = len(event.data) / self._timeouts.body_bytes_per_second
                 self._allowance = min(self._allowance + earned, self._timeouts.body_grace_seconds)
                 self.content_bytes += len(event.data)
+                await self._let_others_go_on()
                 return event.data
             if event is Signal.END_OF_MESSAGE:
                 self._complete = True

@@ -22,6 +22,9 @@ from ingest.http.protocol import Event, Signal
 CHUNK_LINE_BYTES = 256
 """Bytes of a chunk-size line with its extensions and CRLF (RFC 9112, 7.1.1 asks for some limit)."""
 
+CHUNKS_AT_ONCE = 256
+"""How many chunks become one piece of content: a read of 64 KiB can have ten thousand."""
+
 REMEMBERED_HEADS = 256
 """How many heads that were found to be in order are remembered with what they say."""
 REMEMBERED_BYTES = 1024
@@ -246,22 +249,22 @@ class MessageReader:
         return Content(data)
 
     def _read_chunked(self) -> Content | Signal:
-        """All the content that is there as one piece, however many chunks it came in.
+        """The content of the chunks that are there, up to `CHUNKS_AT_ONCE`, as one piece.
 
         A piece in front of a fault is given first; the fault is met again by the next call.
         """
-        pieces: list[bytes] = []
+        pieces: list[bytes | bytearray] = []
         try:
-            while self._read_chunk_part(pieces):
+            while len(pieces) < CHUNKS_AT_ONCE and self._read_chunk_part(pieces):
                 pass
         except IngestError:
             if not pieces:
                 raise
         if pieces:
-            return Content(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            return Content(b"".join(pieces))
         return Signal.END_OF_MESSAGE if self._state is _State.END else Signal.NEED_DATA
 
-    def _read_chunk_part(self, pieces: list[bytes]) -> bool:
+    def _read_chunk_part(self, pieces: list[bytes | bytearray]) -> bool:
         """One step of RFC 9112, 7.1; False when more data is needed or the message is complete."""
         if self._state is _State.CHUNK_DATA:
             data = self._take(self._left)
@@ -275,10 +278,28 @@ class MessageReader:
         if self._state is _State.CHUNK_END:
             return self._read_chunk_end()
         if self._state is _State.CHUNK_LINE:
-            return self._read_chunk_line()
+            return self._read_whole_chunks(pieces) or self._read_chunk_line()
         if self._state is _State.TRAILERS:
             self._read_trailers()
         return False
+
+    def _read_whole_chunks(self, pieces: list[bytes | bytearray]) -> bool:
+        """What the other steps would read of chunks that are here whole, in a fraction of their time."""
+        buffer, start = self._buffer, self._start
+        for _ in range(CHUNKS_AT_ONCE - len(pieces)):
+            line = _CHUNK_LINE.match(buffer, start, start + CHUNK_LINE_BYTES)
+            if line is None:
+                break
+            begin = line.end()
+            size = int(line[1], 16)
+            end = begin + size
+            if not size or buffer[end : end + 2] != b"\r\n":
+                break
+            pieces.append(buffer[begin:end])
+            start = end + 2
+        found = start > self._start
+        self._start = start
+        return found
 
     def _read_chunk_line(self) -> bool:
         buffer, start = self._buffer, self._start

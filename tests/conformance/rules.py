@@ -252,6 +252,7 @@ _MESSAGE = "only what a message says"
 _FASTER = "only faster, or less held"
 _MISUSE = "a call of our own out of turn; see tests/http/test_protocol.py"
 _CONTINUE = "100 (Continue) is no part of the framing; see tests/http/test_connection.py"
+_STEP = "how much is read in one step; see tests/http/test_protocol.py and tests/test_streaming.py"
 _EQUAL = "what follows comes to the same"
 UNSEEN = {
     "shown: len(data) <= 60 is True": _MESSAGE,
@@ -265,7 +266,13 @@ UNSEEN = {
     "receive_data: self._start == len(self._buffer) is False": _FASTER,
     "receive_data: isinstance(self._buffer, bytearray) is False": _FASTER,
     "next_event: self._start == len(self._buffer) is False": _FASTER,
-    "_read_chunked: len(pieces) == 1 is False": _FASTER,
+    "_read_chunk_part: self._read_whole_chunks(pieces) is False": _FASTER,
+    "_read_whole_chunks: line is None is True": _FASTER,
+    "_read_whole_chunks: not size or buffer[end:end + 2] != b'\\r\\n' is True": _FASTER,
+    "_read_whole_chunks: not size is True": _FASTER,
+    "_read_whole_chunks: buffer[end:end + 2] != b'\\r\\n' is True": _FASTER,
+    "_read_chunked: len(pieces) < CHUNKS_AT_ONCE is True": _STEP,
+    "CHUNKS_AT_ONCE": _STEP,
     "receive_data: self._closed is False": _MISUSE,
     "receive_data: no raise RuntimeError": _MISUSE,
     "start_next_message: self._state is not _State.END is False": _MISUSE,

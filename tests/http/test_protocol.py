@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingest.errors import BadFraming, ExpectationFailed, HeadTooLarge, LengthRequired
+from ingest.http.framing import CHUNKS_AT_ONCE
 from ingest.http.messages import Content, Request, Response
 from ingest.http.protocol import Event, HTTPProtocol, Signal
 
@@ -170,10 +171,16 @@ def test_content_is_given_in_the_pieces_that_came(make_protocol: MakeProtocol) -
     assert protocol.next_event() is Signal.END_OF_MESSAGE
 
 
-def test_many_small_chunks_become_one_piece(make_protocol: MakeProtocol) -> None:
+def test_small_chunks_become_one_piece_up_to_a_bound(make_protocol: MakeProtocol) -> None:
     protocol = make_protocol()
     request_of(protocol, CHUNKED)
-    assert events(protocol, b"1\r\na\r\n" * 1000) == [Content(b"a" * 1000), Signal.NEED_DATA]
+    most = CHUNKS_AT_ONCE
+    assert events(protocol, b"1\r\na\r\n" * (2 * most + 1)) == [
+        Content(b"a" * most),
+        Content(b"a" * most),
+        Content(b"a"),
+        Signal.NEED_DATA,
+    ]
     assert events(protocol, b"0\r\n\r\n") == [Signal.END_OF_MESSAGE]
 
 

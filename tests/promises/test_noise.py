@@ -38,7 +38,8 @@ VALID = [
     request("GET /none"),
     request("DELETE /?key=k"),
 ]
-NUMBERS = b'{"k":"a","v":[' + b"1.5," * 50_000 + b"1]}"
+SMALL_CHUNKS = chunk(b" ") * 10_000 + chunk(b"")
+NUMBERS = b'{"k":"a","v":[' + b"1.5," * 20_000 + b"1]}"
 LARGE_JSON = request("POST /?key_field=k", "Prefer: return=minimal", content=NUMBERS)
 LARGE_LINES = request("POST /", "Content-Type: application/x-ndjson", content=2 * (NUMBERS + b"\n"))
 
@@ -98,6 +99,14 @@ async def large_json(server: IngestProcess, random: random.Random, statuses: Sta
             statuses[(await Client(stream).ask(asked)).status] += 1
 
 
+async def small_chunks(server: IngestProcess, random: random.Random, statuses: Statuses) -> None:
+    """Ten thousand chunks in each read, for one record, for lines, and for nobody."""
+    async with await connect(server) as stream:
+        for line, *fields in (("POST /",), ("POST /", "Content-Type: application/x-ndjson"), ("POST /none",)):
+            head = request(line, "Transfer-Encoding: chunked", *fields)
+            statuses[(await Client(stream).ask(head + SMALL_CHUNKS)).status] += 1
+
+
 async def random_bytes(server: IngestProcess, random: random.Random, statuses: Statuses) -> None:
     await send_noise(server, random.randbytes(random.randrange(1, 5000)), statuses)
 
@@ -139,6 +148,7 @@ ATTACKS: list[tuple[Attack, set[int]]] = [
     (reset, set()),
     (churn, {204}),
     (large_json, {200, 204}),
+    (small_chunks, {200, 404}),
     (random_bytes, {400, 431, 505}),
     (mutated_requests, set(range(200, 500)) | {501, 505}),
 ]
