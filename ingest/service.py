@@ -35,8 +35,10 @@ log = logging.getLogger(__name__)
 RESERVED_FILES = 64
 """Descriptors kept from connections: librdkafka's sockets, listeners, standard streams, files."""
 MOST_CONNECTIONS = 10_000
-LAST_ANSWERS_SECONDS = 1.0
-"""What a drain keeps of its grace for the answers to what was given up."""
+CLOSING_SECONDS = 0.4
+"""What a drain keeps of its grace for ending threads and librdkafka, after the last connection."""
+LAST_SECONDS = 1.6
+"""How long before that content which is not complete is waited for no more; in a short grace, less."""
 
 
 class Server:
@@ -144,9 +146,10 @@ async def serve(
         try:
             async with contextlib.AsyncExitStack() as opened:
                 taker, brokers, statistics = producer, "", _no_statistics
+                own_kafka: KafkaProducer | None = None
                 if taker is None:
                     kafka, brokers = await opened.enter_async_context(_open_producer(config, budget))
-                    taker, statistics = kafka, lambda: kafka.statistics
+                    taker, own_kafka, statistics = kafka, kafka, lambda: kafka.statistics
                 metrics, readiness = Metrics(), Readiness()
                 faults = FaultLog(log)
                 intake = Intake(config, taker, budget, metrics, faults)
@@ -168,9 +171,7 @@ async def serve(
                     if watched:
                         watching.start_soon(serve_pages, watched, Pages(server, open_registry(collector)))
                         log.info("management", extra={"url": seen_at})
-                    began = await _serve_and_drain(
-                        config, server, listeners, drains=producer is None, task_status=task_status
-                    )
+                    began = await _serve_and_drain(config, server, listeners, own_kafka, task_status)
                     watching.cancel_scope.cancel()
         finally:
             if server is not None:
@@ -210,11 +211,11 @@ async def _serve_and_drain(
     config: Config,
     server: Server,
     listeners: Listeners,
-    *,
-    drains: bool,
+    kafka: KafkaProducer | None,
     task_status: trio.TaskStatus[Server],
 ) -> float:
-    """Serve, then close from the outside in; returns when the drain began."""
+    """Serve, then close from the outside in; returns when the drain began.  `kafka` is drained too."""
+    shutdown = config.shutdown
     async with trio.open_nursery() as sweeping:
         sweeping.start_soon(listeners.sweep)
         async with trio.open_nursery() as connections:
@@ -224,19 +225,28 @@ async def _serve_and_drain(
                 task_status.started(server)
                 await server.stop_requested.wait()
                 began = trio.current_time()
-                deadline = began + config.shutdown.grace_seconds
-                log.info("draining", extra={"grace_seconds": config.shutdown.grace_seconds})
-                await trio.sleep(config.shutdown.drain_delay_seconds)
+                deadline = began + shutdown.grace_seconds
+                log.info("draining", extra={"grace_seconds": shutdown.grace_seconds})
+                await trio.sleep(shutdown.drain_delay_seconds)
+                if kafka is not None:
+                    kafka.stop_lingering()
                 listeners.drain()
                 await listeners.let_none_begin()
                 accepting.cancel_scope.cancel()
             listeners.close(connections)
-            connections.cancel_scope.deadline = deadline
-            with trio.move_on_at(deadline - LAST_ANSWERS_SECONDS):
+            end = deadline - CLOSING_SECONDS
+            left = shutdown.grace_seconds - shutdown.drain_delay_seconds - CLOSING_SECONDS
+            last = min(LAST_SECONDS, left / 2)
+            giving_up = end - last / 3
+            connections.cancel_scope.deadline = end
+            with trio.move_on_at(end - last):
                 await listeners.ended()
             listeners.hurry()
-            if drains:
-                await server.producer.drain(deadline - LAST_ANSWERS_SECONDS)
+            # Kafka gets its time for what was taken last, and requests that wait for room go on meanwhile.
+            with trio.move_on_at(giving_up):
+                await listeners.ended()
+            if kafka is not None:
+                await kafka.drain(giving_up)
         sweeping.cancel_scope.cancel()
     return began
 

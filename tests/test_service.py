@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 import ingest
+from ingest.producer import Ledger
 from ingest.testing import MemoryProducer, StallingProducer
 from tests.client import Client, chunk, request
 from tests.mock_kafka import open_mock_kafka
@@ -28,6 +29,7 @@ from tests.mock_kafka import open_mock_kafka
 HANGS = 30.0
 CERTIFICATE = str(Path(__file__).parent / "http" / "localhost.pem")
 POST = request("POST /", content=b"x")
+QUEUED = request("POST /", "Prefer: respond-async", content=b"y")
 LINES = "Content-Type: application/x-ndjson"
 CHUNKED = "Transfer-Encoding: chunked"
 FREE_PORT = ingest.HTTP(port=0)
@@ -288,9 +290,7 @@ async def test_what_the_grace_leaves_is_answered_before_the_connections_end(
             kafka.down()
             await client.send(POST)
             async with connect(server) as queued:
-                assert (
-                    await queued.ask(request("POST /", "Prefer: respond-async", content=b"y"))
-                ).status == 202
+                assert (await queued.ask(QUEUED)).status == 202
             await server.shutdown()
             answer = await client.answer()
             assert (answer.status, answer.json["outcome"], answer.closes) == (504, "unknown", True)
@@ -330,6 +330,65 @@ async def test_content_without_an_end_is_answered_before_the_grace_ends(
             answer = await record.answer()
             assert (answer.status, answer.json["outcome"], answer.closes) == (503, "not_written", True)
     assert drained(caplog)["unknown"] == 0
+
+
+async def test_a_drain_does_not_wait_for_linger_while_connections_are_open() -> None:
+    with open_mock_kafka() as kafka:
+        kafka.create("events")
+        config = ingest.Config(
+            management=OFF,
+            http=FREE_PORT,
+            shutdown=ingest.Shutdown(grace_seconds=4),
+            kafka={"bootstrap.servers": kafka.address, "log_level": 0, "linger.ms": 7000},
+        )
+        async with serving(config=config) as server, AsyncExitStack() as clients:
+            waiting, queued, unfinished, late = [
+                await clients.enter_async_context(connect(server)) for _ in range(4)
+            ]
+            await waiting.send(POST)
+            assert (await queued.ask(QUEUED)).status == 202
+            await unfinished.send(POST[:-1])
+            await late.send(QUEUED[:-1])
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.shutdown)
+                assert (await waiting.answer()).status == 200
+                await late.send(QUEUED[-1:])  # it drains, and still takes what its connections bring
+                assert (await late.answer()).status == 202
+                assert (await unfinished.answer()).status == 503
+                await unfinished.close()
+            assert server.ledger == Ledger(accepted=3, delivered=3)
+        assert len(kafka.values("events")) == 3
+
+
+async def test_lines_that_come_until_a_drain_waits_no_more_are_delivered() -> None:
+    with open_mock_kafka() as kafka:
+        kafka.create("events")
+        config = ingest.Config(
+            management=OFF,
+            http=FREE_PORT,
+            shutdown=ingest.Shutdown(grace_seconds=3),
+            kafka={"bootstrap.servers": kafka.address, "log_level": 0},
+        )
+        async with serving(config=config) as server, connect(server) as client:
+            assert (await client.ask(POST)).status == 200
+            kafka.set_latency(0.2)
+            sending = trio.CancelScope()
+
+            async def keep_sending() -> None:
+                with sending:
+                    while True:
+                        await client.send(chunk(b"1\n"))
+                        await trio.sleep(0.02)
+
+            async with trio.open_nursery() as nursery:
+                await client.send(request("POST /", LINES, CHUNKED))
+                nursery.start_soon(keep_sending)
+                nursery.start_soon(server.shutdown)
+                answer = await client.answer()
+                sending.cancel()
+            assert answer.json["failed"] == 0
+            accepted = answer.json["accepted"] + 1
+            assert server.ledger == Ledger(accepted=accepted, delivered=accepted)
 
 
 async def test_shutdown_twice_is_shutdown() -> None:

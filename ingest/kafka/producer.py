@@ -141,9 +141,14 @@ class KafkaProducer:
         """See `ingest.producer.Producer.send`."""
         return await seam.send(self, records)
 
+    def stop_lingering(self) -> None:
+        """From now on no record waits for linger.ms, while records are still taken."""
+        self._pipeline.flushing = True
+
     async def drain(self, deadline: float) -> None:
         """See `ingest.producer.Producer.drain`.  At the deadline the queues are purged."""
-        self.draining = self._pipeline.flushing = True
+        self.stop_lingering()
+        self.draining = True
         self._into_channel.close()
         with trio.move_on_at(deadline):
             while self.ledger.pending:
