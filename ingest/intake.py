@@ -6,8 +6,11 @@ import contextlib
 import functools
 import itertools
 import logging
+import math
 import secrets
 import time
+
+import trio
 
 from ingest.access import log_request, log_unread
 from ingest.answers import error_response, json_response, queued_response, with_request_id
@@ -132,7 +135,11 @@ class Intake:
         if length is not None:
             self._check_length(length, intent, record_bytes)
         fixed = intent.like.size() + RECORD_OVERHEAD_BYTES
-        hold = await self._budget.acquire(fixed + (length or 0), intent.wait_seconds, exchange.peer)
+        wait_seconds = intent.wait_seconds
+        began = trio.current_time() if wait_seconds else 0.0
+        hold = await self._budget.acquire(fixed + (length or 0), wait_seconds, exchange.peer)
+        waited = trio.current_time() - began if wait_seconds else 0.0
+        deadline = math.inf
         try:
             received = bytearray()  # not a list: of small pieces it would cost many times their size
             while data := await exchange.receive():
@@ -145,6 +152,11 @@ class Intake:
             del received
             hold.shrink(fixed + len(content))
             hold.finish()
+            if wait_seconds:
+                # One deadline for the wait for room and the one for the report; how long the content took,
+                # which came in between, is the client's own affair.
+                deadline = trio.current_time() + self._answer_seconds - waited
+                wait_seconds = max(0.0, wait_seconds - waited)
             if intent.match.tombstone:
                 if content:
                     raise BadRequest("DELETE writes a record without a value, so it has no content")
@@ -158,7 +170,9 @@ class Intake:
         except BaseException:
             hold.release()
             raise
-        delivery = await self._producer.submit((record,), hold=hold, wait_seconds=intent.wait_seconds)
+        delivery = await self._producer.submit(
+            (record,), hold=hold, wait_seconds=wait_seconds, deadline=deadline
+        )
         del record, content  # the producer lets go of what librdkafka has copied, and so do we
         if intent.queued:
             delivery.promise_no_more()

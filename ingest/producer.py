@@ -82,6 +82,7 @@ class Delivery:
         "_pending",
         "_queued",
         "_task",
+        "begun",
         "deadline",
         "handed",
         "records",
@@ -103,6 +104,8 @@ class Delivery:
         self.reports: list[DeliveryReport | None] = [None] * len(records)
         self.deadline = deadline
         """On Trio's clock: when the answer is due."""
+        self.begun = -math.inf
+        """On Trio's clock: when the producer took it in, where that is of interest."""
         self.handed = 0
         """How many records, from the first, were handed to the sink; what lies behind can be withdrawn."""
         self._pending = len(records)
@@ -224,12 +227,18 @@ class Producer(Protocol):
         """
 
     async def submit(
-        self, records: Sequence[Record], *, hold: Hold | None = None, wait_seconds: float = math.inf
+        self,
+        records: Sequence[Record],
+        *,
+        hold: Hold | None = None,
+        wait_seconds: float = math.inf,
+        deadline: float = math.inf,
     ) -> Delivery:
         """Take records of one topic in, which was required before; their reports come through the `Delivery`.
 
         The producer owns `hold` from the call on, whatever becomes of it.  Waits while full, at most
-        `wait_seconds`: that wait is the backpressure.
+        `wait_seconds`: that wait is the backpressure.  `deadline`, on Trio's clock, is when their answer is
+        due: neither this wait nor the delivery's goes beyond it, nor beyond a deadline of the producer's own.
 
         Raises `Overloaded` or `Draining`; then nothing was taken.  Cancelled: nothing was taken.
         """

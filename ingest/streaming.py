@@ -78,6 +78,8 @@ class Stream:
         self._producer = producer
         self._budget = budget
         self._answer_seconds = answer_seconds
+        self._patience = answer_seconds  # what the wait for room has left of it
+        self._due = trio.current_time() + answer_seconds  # the answer to what was received last
         self._request_id = request_id
         self._decoder = LineDecoder(
             intent.like,
@@ -101,10 +103,12 @@ class Stream:
         hold = await self._budget.acquire(
             window + RECORD_OVERHEAD_BYTES, self._intent.wait_seconds, self._exchange.peer, window=True
         )
+        # The wait for room and the one for reports have one deadline together.
+        self._patience = self._due - trio.current_time()
         error: IngestError | None = None
         try:
             try:
-                while data := await self._exchange.receive():
+                while data := await self._receive():
                     await self._take_all(self._decoder.feed(data))
                     while self._intent.match.offsets and self._in_flight:
                         await self._settle_oldest()  # the client may wait for these before it sends more
@@ -126,6 +130,11 @@ class Stream:
             hold.release()
             self._streams.batches -= self._batches
         return await self._answer(error)
+
+    async def _receive(self) -> bytes:
+        data = await self._exchange.receive()
+        self._due = max(self._due, self._exchange.received_at + self._patience)
+        return data
 
     async def _take_all(self, batches: Iterator[Lines]) -> None:
         while True:
@@ -158,10 +167,11 @@ class Stream:
     async def _submit(self, lines: Lines) -> Delivery:
         # The lines are here already, so they wait for room even where a new request is refused: nothing
         # more is read meanwhile, which is what the client sees.
-        hold = await self._budget.acquire(
-            sum(record.cost() for record in lines.records), self._answer_seconds
-        )
-        delivery = await self._producer.submit(lines.records, hold=hold, wait_seconds=self._answer_seconds)
+        left = self._due - trio.current_time()
+        if left <= 0:
+            raise Overloaded(f"Kafka did not take the lines within {self._answer_seconds:g} seconds")
+        hold = await self._budget.acquire(sum(record.cost() for record in lines.records), left)
+        delivery = await self._producer.submit(lines.records, hold=hold, deadline=self._due)
         lines.records.clear()  # the producer's now, which lets go of what librdkafka has copied
         if self._intent.queued:
             delivery.promise_no_more()
@@ -179,7 +189,9 @@ class Stream:
             # While the client does not read, the results' bytes are kept and not what they were made of.
             del delivery, lines, reports
             await self._start()
+            began = trio.current_time()
             await self._exchange.send(results)
+            self._due += trio.current_time() - began  # the client's time, not Kafka's
         else:
             self._settle(lines, reports)
         self._batches -= 1

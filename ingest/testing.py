@@ -45,7 +45,12 @@ class MemoryProducer:
         return self._record_bytes
 
     async def submit(
-        self, records: Sequence[Record], *, hold: Hold | None = None, wait_seconds: float = math.inf
+        self,
+        records: Sequence[Record],
+        *,
+        hold: Hold | None = None,
+        wait_seconds: float = math.inf,
+        deadline: float = math.inf,
     ) -> Delivery:
         """See `ingest.producer.Producer.submit`."""
         if self._draining:
@@ -126,14 +131,20 @@ class StallingProducer(MemoryProducer):
         return self.ledger.pending
 
     async def submit(
-        self, records: Sequence[Record], *, hold: Hold | None = None, wait_seconds: float = math.inf
+        self,
+        records: Sequence[Record],
+        *,
+        hold: Hold | None = None,
+        wait_seconds: float = math.inf,
+        deadline: float = math.inf,
     ) -> Delivery:
         """See `ingest.producer.Producer.submit`."""
         if self._released.is_set() or self._draining:
-            return await super().submit(records, hold=hold, wait_seconds=wait_seconds)
+            return await super().submit(records, hold=hold)
+        deadline = min(deadline, trio.current_time() + self._answer_seconds)
         if self.full:
             try:
-                with trio.fail_after(min(wait_seconds, self._answer_seconds)):
+                with trio.fail_at(min(deadline, trio.current_time() + wait_seconds)):
                     await self._moves.wait()
             except BaseException as error:
                 if hold is not None:
@@ -141,8 +152,7 @@ class StallingProducer(MemoryProducer):
                 if isinstance(error, trio.TooSlowError):
                     raise Overloaded("the producer is full") from None
                 raise
-            return await super().submit(records, hold=hold, wait_seconds=wait_seconds)
-        deadline = trio.current_time() + self._answer_seconds
+            return await super().submit(records, hold=hold)
         delivery = _StalledDelivery(records, hold=hold, ledger=self.ledger, deadline=deadline)
         self.ledger.accepted += len(records)
         delivery.handed = len(records)

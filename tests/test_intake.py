@@ -497,6 +497,28 @@ async def test_wait_for_room_is_bounded(autojump_clock: MockClock, full: str) ->
         hold.release()
 
 
+async def test_wait_for_room_and_for_the_report_have_one_deadline(autojump_clock: MockClock) -> None:
+    async with open_exchanges(StallingProducer(), WAITS) as exchanges:
+        hold = await exchanges.budget.acquire(WAITS.limits.held_bytes)
+        client = exchanges.connect()
+        await client.send(request("POST /", content=b"x"))
+        await trio.sleep(4)
+        hold.release()
+        assert told(await client.answer()) == (504, 50003, "unknown", True)
+        assert trio.current_time() <= Timeouts().answer_seconds + 1
+
+
+async def test_wait_for_room_is_one_wait_wherever_room_is_missing(autojump_clock: MockClock) -> None:
+    async with open_exchanges(StallingProducer(accepts=0), WAITS) as exchanges:
+        hold = await exchanges.budget.acquire(WAITS.limits.held_bytes)
+        client = exchanges.connect()
+        await client.send(request("POST /", content=b"x"))
+        await trio.sleep(4)
+        hold.release()
+        assert told(await client.answer()) == (503, 50301, "not_written", True)
+        assert 5 <= trio.current_time() <= 6
+
+
 async def test_waiting_request_is_served_when_a_full_producer_has_room() -> None:
     producer = StallingProducer(accepts=0)
     async with open_exchanges(producer, WAITS) as exchanges:

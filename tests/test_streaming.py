@@ -31,6 +31,7 @@ from ingest.http.connection import RECEIVE_BYTES, Connection
 from ingest.http.framing import CHUNKS_AT_ONCE, MessageReader
 from ingest.producer import Delivery
 from ingest.records import DeliveryReport, Record
+from ingest.streaming import BATCHES_IN_FLIGHT
 from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
 from tests.client import chunk, request
 from tests.exchange import open_exchanges
@@ -67,13 +68,13 @@ class ShortProducer(MemoryProducer):
         self._left = batches
         self._error = error
 
-    async def submit(self, records: Any, *, hold: Hold | None = None, wait_seconds: float = 0) -> Delivery:
+    async def submit(self, records: Any, *, hold: Hold | None = None, **more: Any) -> Delivery:
         if not self._left:
             if hold is not None:
                 hold.release()
             raise self._error
         self._left -= 1
-        return await super().submit(records, hold=hold, wait_seconds=wait_seconds)
+        return await super().submit(records, hold=hold, **more)
 
 
 def post(*lines: bytes, target: str = "/", fields: tuple[str, ...] = ()) -> bytes:
@@ -198,6 +199,73 @@ async def test_no_report_in_time_is_unknown_for_every_line(autojump_clock: MockC
     assert (answer.status, body["outcome"], body["accepted"], body["failed"]) == (504, "unknown", 0, 2)
     assert body["retriable"]  # as of a single record: sending again can help, and may store it twice
     assert Timeouts().answer_seconds <= trio.current_time() <= Timeouts().answer_seconds + 1
+
+
+async def test_all_lines_that_are_here_have_one_deadline(autojump_clock: MockClock) -> None:
+    count = 30_000  # more than may be on their way at once
+    async with open_exchanges(StallingProducer()) as exchanges:
+        answer = await exchanges.ask(post(*[b"1"] * count))
+        assert Timeouts().answer_seconds <= trio.current_time() <= Timeouts().answer_seconds + 1
+    body = answer.json
+    assert (answer.status, body["outcome"], body["accepted"]) == (504, "unknown", 0)
+    assert "the rest was not: Kafka did not take the lines" in body["message"]
+    assert 0 < body["failed"] < count
+
+
+async def test_lines_that_were_not_submitted_by_the_deadline_were_not_written(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_exchanges(StallingProducer()) as exchanges:
+        answer = await exchanges.ask(post(*[b"1"] * 30_000, target="/?offsets=true"))
+    *lines, last = answer.lines
+    submitted = BATCHES_IN_FLIGHT * BATCH_LINES
+    assert [line["outcome"] for line in lines] == ["unknown"] * submitted + ["not_written"] * BATCH_LINES
+    assert "line" not in last
+    assert last["outcome"] == "not_written"
+
+
+async def test_wait_for_room_and_for_reports_have_one_deadline(autojump_clock: MockClock) -> None:
+    async with open_exchanges(StallingProducer(), SMALL) as exchanges:
+        client = exchanges.connect()
+        await client.send(OPEN)
+        await trio.testing.wait_all_tasks_blocked()
+        hold = await exchanges.budget.acquire(SMALL.limits.held_bytes - exchanges.budget.held_bytes)
+        await client.send(chunk(b"1\n") + chunk(b""))
+        await trio.sleep(6)
+        hold.release()
+        answer = await client.answer()
+        assert (answer.status, answer.json["outcome"]) == (504, "unknown")
+        assert trio.current_time() <= Timeouts().answer_seconds + 1
+
+
+async def test_deadline_counts_from_the_lines_that_came_last(autojump_clock: MockClock) -> None:
+    producer = StallingProducer()
+    async with open_exchanges(producer) as exchanges:
+        client = exchanges.connect()
+        await client.send(OPEN + chunk(b"1\n"))
+        await trio.sleep(8)
+        await client.send(chunk(b"2\n") + chunk(b""))
+        await trio.sleep(8)
+        producer.release()
+        answer = await client.answer()
+        assert (answer.json["accepted"], answer.json["failed"]) == (1, 1)
+
+
+async def test_client_that_is_slow_to_read_results_has_the_lines_behind_them_written(
+    autojump_clock: MockClock,
+) -> None:
+    producer = MemoryProducer()
+    async with open_exchanges(producer) as exchanges:
+        client = exchanges.connect(pair=trio.testing.lockstep_stream_pair)
+        batches = BATCHES_IN_FLIGHT + 3
+        await client.send(post(*[b"1"] * batches * BATCH_LINES, target="/?offsets=true"))
+        await client.head()
+        lines = b""
+        for _ in range(batches):
+            await trio.sleep(6)
+            lines += await client.chunk()
+        assert b"error" not in lines
+        assert lines.count(b"\n") == len(producer.records) == batches * BATCH_LINES
 
 
 @pytest.mark.parametrize(
@@ -478,9 +546,7 @@ async def test_reset_takes_back_what_was_not_handed_over() -> None:
     class Waiting(MemoryProducer):
         """Takes deliveries and hands none over."""
 
-        async def submit(
-            self, records: Any, *, hold: Hold | None = None, wait_seconds: float = 0
-        ) -> Delivery:
+        async def submit(self, records: Any, *, hold: Hold | None = None, **_: Any) -> Delivery:
             self.ledger.accepted += len(records)
             return Delivery(records, hold=hold, ledger=self.ledger)
 

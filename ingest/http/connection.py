@@ -82,6 +82,7 @@ class Connection:
         "deadline",
         "peer",
         "phase",
+        "received_at",
         "request",
     )
 
@@ -104,6 +105,8 @@ class Connection:
         """The request being handled."""
         self.content_bytes = 0
         """Bytes of its content that have been read."""
+        self.received_at = -math.inf
+        """On Trio's clock: when content was last waited for and came; what came with a head is not noted."""
         self.deadline = math.inf
         """On Trio's clock; whoever sweeps calls `expire` once it has passed."""
         self.phase = Phase.IDLE
@@ -316,7 +319,8 @@ class Connection:
             await trio.lowlevel.checkpoint()
             data = await self._read()
         self._reading = None
-        self._allowance -= trio.current_time() - begun
+        self.received_at = trio.current_time()
+        self._allowance -= self.received_at - begun
         self.phase, self.deadline = Phase.ANSWER, math.inf
         if reading.cancelled_caught:
             self._unread = True

@@ -70,9 +70,11 @@ class KafkaProducer:
             self.topics,
             answer_seconds=answer_seconds,
             stamps=inside,
-            unsettled=lambda: [*self._waiting, *self._late],
+            unsettled=lambda: [*self._waiting, *self._hurried, *self._late],
         )
         self._waiting: dict[Delivery, None] = {}  # in order of their deadlines, until answered
+        self._latest = -math.inf  # the last deadline among them
+        self._hurried: dict[Delivery, None] = {}  # the same for those due before others that came before them
         self._late: dict[Delivery, None] = {}  # answered at their deadline, and not reported yet
         self.draining = False
         """Whether nothing new is taken any more."""
@@ -102,7 +104,12 @@ class KafkaProducer:
         return await self.topics.require(name)
 
     async def submit(
-        self, records: Sequence[Record], *, hold: Hold | None = None, wait_seconds: float = math.inf
+        self,
+        records: Sequence[Record],
+        *,
+        hold: Hold | None = None,
+        wait_seconds: float = math.inf,
+        deadline: float = math.inf,
     ) -> Delivery:
         """See `ingest.producer.Producer.submit`.  Without a hold, the budget is charged here."""
         wait_seconds = min(wait_seconds, self._answer_seconds)
@@ -110,20 +117,20 @@ class KafkaProducer:
             hold = await self._budget.acquire(sum(record.cost() for record in records), wait_seconds)
         delivery = Delivery(records, hold=hold, ledger=self.ledger, on_settled=self._on_settled)
         try:
-            await self._enter_channel(delivery, wait_seconds)
+            await self._enter_channel(delivery, wait_seconds, deadline)
         except BaseException:
             hold.release()
             raise
         return delivery
 
-    async def _enter_channel(self, delivery: Delivery, wait_seconds: float) -> None:
+    async def _enter_channel(self, delivery: Delivery, wait_seconds: float, deadline: float) -> None:
         # Accepted before it is sent: the task at the other end may have it reported before we run again.
         self.ledger.accepted += len(delivery.records)
         try:
             try:
                 self._into_channel.send_nowait(delivery)
             except trio.WouldBlock:
-                with trio.move_on_after(wait_seconds) as scope:
+                with trio.move_on_at(min(deadline, trio.current_time() + wait_seconds)) as scope:
                     await self._into_channel.send(delivery)
                 if scope.cancelled_caught:
                     raise Overloaded(f"{CHANNEL_DELIVERIES} requests wait for Kafka already") from None
@@ -133,9 +140,13 @@ class KafkaProducer:
                 raise seam.draining() from None
             raise
         if not delivery.settled:
-            # From here, not from `submit`: those that waited for room would break the order.
-            delivery.deadline = trio.current_time() + self._answer_seconds
-            self._waiting[delivery] = None
+            delivery.begun = trio.current_time()
+            delivery.deadline = deadline = min(deadline, delivery.begun + self._answer_seconds)
+            if deadline >= self._latest:
+                self._latest = deadline
+                self._waiting[delivery] = None
+            else:
+                self._hurried[delivery] = None
 
     async def send(self, records: Sequence[Record]) -> Sequence[DeliveryReport]:
         """See `ingest.producer.Producer.send`."""
@@ -158,7 +169,7 @@ class KafkaProducer:
         log.warning("giving up", extra={"records": self.ledger.pending})
         with trio.move_on_after(PURGE_SECONDS):
             while self.ledger.pending:
-                for delivery in list(self._waiting):
+                for delivery in [*self._waiting, *self._hurried]:
                     delivery.withdraw(seam.draining())
                 # What a hand-over enqueues while we purge is caught by the next round.
                 await self._pipeline.purge()
@@ -181,12 +192,11 @@ class KafkaProducer:
                 sweep.cancel()
 
     def _on_settled(self, delivery: Delivery) -> None:
-        self._waiting.pop(delivery, None)
-        self._late.pop(delivery, None)
+        for unsettled in (self._waiting, self._hurried, self._late):
+            unsettled.pop(delivery, None)
         if delivery.deadline < math.inf:  # else it was settled before it was even waited for
-            begun = delivery.deadline - self._answer_seconds
             # A clock for each would cost more than all the counting; reports come when the thread is back.
-            self.ledger.delivery_seconds.observe(max(0.0, self._pipeline.polled_at - begun))
+            self.ledger.delivery_seconds.observe(max(0.0, self._pipeline.polled_at - delivery.begun))
         if self.draining:  # it may have been withdrawn by its caller, whom `drain` does not know
             self._pipeline.rounds.value += 1
 
@@ -200,7 +210,7 @@ class KafkaProducer:
             async for _ in periodic(SWEEP_SECONDS):
                 self._pipeline.look()
                 now = trio.current_time()
-                expired = []
+                expired = [delivery for delivery in self._hurried if delivery.deadline <= now]
                 for delivery in self._waiting:
                     if delivery.deadline > now:
                         break
@@ -208,7 +218,8 @@ class KafkaProducer:
                 for delivery in expired:
                     delivery.expire(withdrawn, unknown)
                     if not delivery.settled:
-                        del self._waiting[delivery]
+                        self._waiting.pop(delivery, None)
+                        self._hurried.pop(delivery, None)
                         self._late[delivery] = None
                 if expired:
                     self._pipeline.rounds.value += 1
@@ -218,7 +229,7 @@ class KafkaProducer:
     def _give_up(self) -> None:
         """Report what librdkafka did not report in time as unknown; after every task has ended."""
         unknown = DeliveryUnknown("given up without a report from librdkafka")
-        for delivery in [*self._waiting, *self._late]:
+        for delivery in [*self._waiting, *self._hurried, *self._late]:
             for index, report in enumerate(delivery.reports):
                 if report is None:
                     delivery.settle(index, unknown)

@@ -229,6 +229,22 @@ async def test_a_full_channel_makes_callers_wait_or_go(kafka: MockKafka) -> None
     assert not {b"refused", b"cancelled", b"too late"} & set(kafka.values("t"))
 
 
+async def test_a_deadline_of_the_callers_comes_before_those_of_earlier_records(kafka: MockKafka) -> None:
+    async with kafka.open_producer(answer_seconds=60, message_timeout_ms=50_000) as producer:
+        await connect(producer)
+        kafka.down()
+        earlier = await producer.submit(numbered(1))
+        hurried = await producer.submit(numbered(1), deadline=trio.current_time() + 0.1)
+        with trio.fail_after(30):
+            assert kinds(await hurried.wait()) == [DeliveryUnknown]
+        assert not earlier.settled
+        assert not hurried.settled
+        kafka.up()
+        assert kinds(await earlier.wait()) == [Receipt]
+        await until(lambda: hurried.settled)
+        assert producer.ledger == Ledger(accepted=2, delivered=2)
+
+
 async def test_a_full_budget_makes_send_wait(kafka: MockKafka) -> None:
     record = Record("t", b"x" * 1000)
     budget = Budget(3 * record.cost())
