@@ -1,7 +1,7 @@
 """The command line: arguments become a Config, a Config becomes a running service, an end an exit code.
 
-Nothing about a request is decided here.  Exit codes: 0 drained, 1 an outcome is unknown or a 202 was
-lost, 2 wrong configuration.
+Nothing about a request is decided here.  Exit codes: 0 drained, 1 the stop left an outcome unknown or a
+202 was lost, 2 wrong configuration.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ async def _serve(config: ingest.Config) -> int:
     if server is None:
         return 0
     ledger = server.ledger
-    return 1 if not drained or ledger.unknown or ledger.lost or ledger.pending else 0
+    return 1 if not drained or server.left_unknown or ledger.lost or ledger.pending else 0
 
 
 def _inside_broker() -> str:

@@ -132,7 +132,7 @@ class Timeouts(_Section, frozen=True, kw_only=True):
     """Deadlines of a request and a connection."""
 
     answer_seconds: _Seconds = 10.0
-    """Seconds from complete content to its answer at the latest, with every wait for room; then 503 or 504."""
+    """Seconds from complete content to its answer at the latest, waits for room included; then 503 or 504."""
     head_seconds: _Seconds = 10.0
     """Seconds for a connection's first byte, TLS included, and again from a head's first byte to its end."""
     body_grace_seconds: _Seconds = 10.0

@@ -68,6 +68,7 @@ class Server:
         """Its metrics: a collector, for a registry of prometheus-client's."""
         self._stopped = stopped
         self._readiness = readiness
+        self._unknown_before = 0
 
     @property
     def ready(self) -> bool:
@@ -84,12 +85,19 @@ class Server:
         """What became of the records so far."""
         return self.producer.ledger
 
+    @property
+    def left_unknown(self) -> int:
+        """How many records' outcome became unknown since `shutdown`; of earlier ones callers were told."""
+        return self.ledger.unknown - self._unknown_before
+
     async def shutdown(self) -> None:
         """Drain: finish what was begun, take nothing new, and return when that is done.
 
         At the latest after `shutdown.grace_seconds`.  Cancelling the nursery instead abandons, and ends
         this wait too.
         """
+        if not self.stop_requested.is_set():
+            self._unknown_before = self.ledger.unknown
         self.stop_requested.set()
         await self._stopped.wait()
 
@@ -175,7 +183,7 @@ async def serve(
                     watching.cancel_scope.cancel()
         finally:
             if server is not None:
-                _log_end(server.ledger, began)
+                _log_end(server, began)
 
 
 def _url(scheme: str, sockets: list[socket.socket]) -> str:
@@ -198,13 +206,14 @@ def _gauges(budget: Budget, listeners: Listeners) -> dict[str, Callable[[], floa
     }
 
 
-def _log_end(ledger: Ledger, began: float | None) -> None:
+def _log_end(server: Server, began: float | None) -> None:
     """The last line: what became of every record.  `began` is when the drain did; None: abandoned."""
-    sums = {name: getattr(ledger, name) for name in ("accepted", "delivered", "failed", "unknown")}
+    sums = {name: getattr(server.ledger, name) for name in ("accepted", "delivered", "failed", "unknown")}
     if began is None:
         log.warning("abandoned", extra=sums)
     else:
-        log.info("drained", extra={**sums, "seconds": round(trio.current_time() - began, 2)})
+        seconds = round(trio.current_time() - began, 2)
+        log.info("drained", extra={**sums, "left_unknown": server.left_unknown, "seconds": seconds})
 
 
 async def _serve_and_drain(

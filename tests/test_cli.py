@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from tests.mock_kafka import open_mock_kafka
 
 SECONDS = 20.0
 """When a process that should have ended is given up."""
@@ -173,7 +176,9 @@ def test_a_signal_drains_and_exits_with_0(start: Start, end: signal.Signals) -> 
         service.send_signal(end)
         drained = line_with(service, "drained")
         assert service.wait(SECONDS) == 0
-    assert re.search(r"drained accepted=1 delivered=1 failed=0 unknown=0 seconds=\d+\.\d+\n", drained)
+    assert re.search(
+        r"drained accepted=1 delivered=1 failed=0 unknown=0 left_unknown=0 seconds=\d+\.\d+\n", drained
+    )
 
 
 def test_routes_topic_and_log_format_come_from_flags(start: Start, ingest: Ingest) -> None:
@@ -285,8 +290,23 @@ def test_an_outcome_left_unknown_by_the_drain_is_exit_code_1(start: Start) -> No
             kafka.send_signal(signal.SIGSTOP)
             assert post(url, b"2", Prefer="respond-async") == 202
             service.send_signal(signal.SIGTERM)
-            assert "accepted=2 delivered=1 failed=0 unknown=1" in line_with(service, "drained")
+            assert "accepted=2 delivered=1 failed=0 unknown=1 left_unknown=1" in line_with(service, "drained")
             assert service.wait(SECONDS) == 1
+
+
+def test_an_outcome_that_was_unknown_before_the_drain_leaves_its_exit_code_0(start: Start) -> None:
+    with open_mock_kafka() as kafka:
+        kafka.create("events")
+        flags = ("--bootstrap-servers", kafka.address, "--kafka", "message.timeout.ms=1000")
+        with start("serve", "--port", "0", *flags) as service:
+            url, _ = listening(service)
+            assert post(url, b"1") == 200
+            kafka.down()
+            with pytest.raises(urllib.error.HTTPError, match="504"):
+                post(url, b"2")
+            service.send_signal(signal.SIGTERM)
+            assert "accepted=2 delivered=1 failed=0 unknown=1 left_unknown=0" in line_with(service, "drained")
+            assert service.wait(SECONDS) == 0
 
 
 AUTO_CREATE = "allow.auto.create.topics=true"

@@ -43,7 +43,7 @@ class Stop(NamedTuple):
         self.verdict.check()
         drained = self.drained
         assert drained["accepted"] == drained["delivered"] + drained["failed"] + drained["unknown"]
-        assert self.code == (1 if drained["unknown"] else 0)
+        assert self.code == (1 if drained["left_unknown"] else 0)
         assert not self.journal.unanswered, f"{self.journal.unanswered} requests were never answered"
 
 
