@@ -19,7 +19,6 @@ from msgspec import Meta, Struct
 
 from ingest.errors import ConfigError
 from ingest.options import MASK, check_topic, convert, is_secret, shown
-from ingest.records import RECORD_OVERHEAD_BYTES
 from ingest.settings import KafkaValue, checked_settings, is_true, read_files
 
 _Bytes: TypeAlias = Annotated[int, Meta(ge=1)]
@@ -36,6 +35,12 @@ MOST_KEY_NAMES = 8
 _FRAMING_BYTES = 1024
 # librdkafka (2.16) holds key + value + headers + 36 bytes against message.max.bytes, and 2 to 6 bytes of
 # lengths for each header; a request head has at most 100 fields.
+_REQUEST_ROOM_BYTES = 131_072
+# Beside its content, a request may cost the 64 KiB by which the hold of content of unknown length grows, and
+# a head of 32 KiB with what its 100 fields cost as headers.
+_LINE_ROOM_BYTES = 262_144
+# Streams' windows have one half of the budget, and their batches the other: beside the longest line, a window
+# and its results in the first, and in the second one read, keys out of it, and some lines' common part.
 _LARGEST_MESSAGE_MAX_BYTES = 1_000_000_000  # librdkafka's own bound
 
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*")
@@ -123,7 +128,8 @@ class Limits(_Section, frozen=True, kw_only=True):
     record_bytes: _Bytes = 1_000_000
     """Bytes of value, key and headers together that one record may have."""
     held_bytes: _Bytes = 256 << 20
-    """Bytes held for requests without an answer yet; beyond it, 503.  A record costs 512 beside its own."""
+    """Bytes held for requests without an answer yet; beyond it, 503.  A record costs 512 beside its own,
+    and 250 for each header (100 in a stream)."""
     connections: Annotated[int, Meta(ge=1)] | None = None
     """Connections open at once; unset, the limit of open files less 64, at most 10,000."""
 
@@ -295,12 +301,6 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def _check_limits(self) -> None:
         limits = self.limits
-        largest = limits.request_bytes + RECORD_OVERHEAD_BYTES
-        if limits.held_bytes < largest:
-            raise ConfigError(
-                f"limits.held_bytes = {limits.held_bytes} has no room for the largest request: "
-                f"must be at least limits.request_bytes + {RECORD_OVERHEAD_BYTES} = {largest}"
-            )
         most = _LARGEST_MESSAGE_MAX_BYTES - _FRAMING_BYTES
         if limits.record_bytes > most:
             raise ConfigError(f"limits.record_bytes = {limits.record_bytes}: must be at most {most}")
@@ -310,6 +310,15 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 f"limits.record_bytes = {limits.record_bytes} is more than [kafka] message.max.bytes = "
                 f"{message_max_bytes:g}: lower the first, or leave the second out, which sets it to fit"
             )
+        for least, relation in (
+            (limits.request_bytes + _REQUEST_ROOM_BYTES, f"limits.request_bytes + {_REQUEST_ROOM_BYTES}"),
+            (2 * (limits.record_bytes + _LINE_ROOM_BYTES), f"2 * (limits.record_bytes + {_LINE_ROOM_BYTES})"),
+        ):
+            if limits.held_bytes < least:
+                raise ConfigError(
+                    f"limits.held_bytes = {limits.held_bytes} has no room for the largest request: "
+                    f"must be at least {relation} = {least}"
+                )
 
     def _check_times(self) -> None:
         shutdown, answer_seconds = self.shutdown, self.timeouts.answer_seconds

@@ -25,7 +25,7 @@ from ingest.http.messages import Request, Response
 from ingest.intent import NDJSON_TYPES, Intent, read_intent, request_id
 from ingest.metrics import NO_ROUTE, Metrics
 from ingest.producer import Producer
-from ingest.records import RECORD_OVERHEAD_BYTES, Receipt
+from ingest.records import Receipt
 from ingest.routing import Router
 from ingest.streaming import Stream, Streams
 
@@ -46,6 +46,7 @@ class Intake:
         # What a head asks for depends on nothing else, so for a head that is remembered it is too.
         self._remembered = functools.lru_cache(REMEMBERED_HEADS)(self._read_intent)
         self._request_bytes = config.limits.request_bytes
+        self._record_bytes = config.limits.record_bytes
         self._answer_seconds = config.timeouts.answer_seconds
         self._producer = producer
         self._budget = budget
@@ -109,7 +110,8 @@ class Intake:
 
     async def _handle(self, exchange: Connection, intent: Intent, name: bytes) -> tuple[Response | None, int]:
         """The answer, None where it has been sent, and how many records were taken."""
-        record_bytes = await self._producer.require_topic(intent.match.topic)
+        # A producer that was given may take more, but the budget is made for so much.
+        record_bytes = min(await self._producer.require_topic(intent.match.topic), self._record_bytes)
         plain.check_size(intent.like.size(), record_bytes)
         if intent.wait_seconds == 0 and self._producer.full:
             raise Overloaded("too many requests wait for Kafka already")
@@ -134,7 +136,7 @@ class Intake:
         length = exchange.request.content_length
         if length is not None:
             self._check_length(length, intent, record_bytes)
-        fixed = intent.like.size() + RECORD_OVERHEAD_BYTES
+        fixed = intent.like.cost()
         wait_seconds = intent.wait_seconds
         began = trio.current_time() if wait_seconds else 0.0
         hold = await self._budget.acquire(fixed + (length or 0), wait_seconds, exchange.peer)

@@ -14,6 +14,10 @@ RECORD_OVERHEAD_BYTES = 512
 librdkafka's queue, our objects and the report; its own `queue.buffering.max.kbytes` counts payload
 only, and let 64 MiB of 20-byte records grow to 805 MB.
 """
+HEADER_OVERHEAD_BYTES = 100
+"""What each of its headers costs beyond name and value: librdkafka has an allocation of its own for it."""
+HEADER_OBJECTS_BYTES = 150
+"""What our own objects of a header cost; the lines of one stream share them."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -42,9 +46,10 @@ class Record(msgspec.Struct, frozen=True, gc=False):
             size += len(name.encode(errors="surrogatepass")) + (len(value) if value is not None else 0)
         return size
 
-    def cost(self) -> int:
-        """Bytes that this record takes of the budget."""
-        return self.size() + RECORD_OVERHEAD_BYTES
+    def cost(self, *, shares_headers: bool = False) -> int:
+        """Bytes that this record takes of the budget; `shares_headers`: others have the same tuple."""
+        header = HEADER_OVERHEAD_BYTES if shares_headers else HEADER_OVERHEAD_BYTES + HEADER_OBJECTS_BYTES
+        return self.size() + RECORD_OVERHEAD_BYTES + header * len(self.headers)
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

@@ -86,6 +86,9 @@ class Stream:
             record_bytes=record_bytes,
             key_field=intent.key_path,
             validate=intent.match.validate,
+            # Of the half of the budget that windows leave; the content of a batch is one read at the most, a
+            # line that had begun before it, and keys out of both.
+            batch_bytes=budget.limit_bytes // 2 - record_bytes - 2 * RECEIVE_BYTES,
         )
         self._in_flight: deque[tuple[Delivery | None, Lines]] = deque()
         self._batches = 0  # our part of streams.batches
@@ -170,7 +173,7 @@ class Stream:
         left = self._due - trio.current_time()
         if left <= 0:
             raise Overloaded(f"Kafka did not take the lines within {self._answer_seconds:g} seconds")
-        hold = await self._budget.acquire(sum(record.cost() for record in lines.records), left)
+        hold = await self._budget.acquire(lines.cost, left)
         delivery = await self._producer.submit(lines.records, hold=hold, deadline=self._due)
         lines.records.clear()  # the producer's now, which lets go of what librdkafka has copied
         if self._intent.queued:

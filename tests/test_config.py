@@ -84,8 +84,12 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Config(http=HTTP(tls_key_file="k")), "tls_key_file is set without http.tls_ce"),
     (lambda: Config(http=HTTP(tls_certificate_file="k")), "without http.tls_key_file"),
     (
-        lambda: Config(limits=Limits(held_bytes=1000, request_bytes=1000)),
-        r"limits.held_bytes = 1000 .* must be at least limits.request_bytes \+ 512 = 1512",
+        lambda: Config(limits=Limits(held_bytes=1000, request_bytes=1000, record_bytes=1000)),
+        r"limits.held_bytes = 1000 .* must be at least limits.request_bytes \+ 131072 = 132072",
+    ),
+    (
+        lambda: Config(limits=Limits(held_bytes=2_000_000)),
+        r"limits.held_bytes = 2000000 .* must be at least 2 \* \(limits.record_bytes \+ 262144\) = 2524288",
     ),
     (
         lambda: Config(kafka={"message.max.bytes": 999_999}),

@@ -529,6 +529,17 @@ async def test_waiting_request_is_served_when_a_full_producer_has_room() -> None
         assert (await client.answer()).status == 200
 
 
+async def test_headers_are_paid_for() -> None:
+    held = []
+    for headers in (0, 40):
+        async with open_exchanges(StallingProducer()) as exchanges:
+            fields = [f"Kafka-Header-{number}:" for number in range(headers)]
+            await exchanges.connect().send(request("POST /", *fields, content=b"x"))
+            await trio.testing.wait_all_tasks_blocked()
+            held.append(exchanges.budget.held_bytes)
+    assert held[1] - held[0] >= 40 * 250
+
+
 async def test_growing_content_is_refused_where_the_next_piece_has_no_room() -> None:
     async with open_exchanges(MemoryProducer(), SMALL) as exchanges:
         hold = await exchanges.budget.acquire(SMALL.limits.held_bytes - 100_000)

@@ -433,6 +433,45 @@ async def test_client_waits_for_room_with_lines_that_it_has_sent_already(autojum
         assert (await client.ask(chunk(b""))).status == 200
 
 
+async def test_headers_of_each_line_are_paid_for() -> None:
+    held = []
+    for headers in (0, 40):
+        producer = StallingProducer()
+        async with open_exchanges(producer) as exchanges:
+            fields = [f"Kafka-Header-{number}:" for number in range(headers)]
+            await exchanges.connect().send(post(*(400 * [b"1"]), fields=("Prefer: respond-async", *fields)))
+            await trio.testing.wait_all_tasks_blocked()
+            held.append(exchanges.budget.held_bytes)
+    assert held[1] - held[0] >= 400 * 40 * 100
+
+
+LEAST = Config(limits=Limits(held_bytes=2 * (1_000_000 + 262_144)))
+"""The least that may be held for records of the default size."""
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(post(*(500 * [b"1"]), target=f"/?key={2000 * 'k'}"), id="many lines with a long key"),
+        pytest.param(
+            post(*(500 * [b"1"]), fields=tuple(f"Kafka-Header-{number}: x" for number in range(90))),
+            id="many lines with many headers",
+        ),
+        pytest.param(post(b'"%b"' % (999_998 * b"x")), id="the longest line"),
+        pytest.param(
+            post(b'"%b"' % (999_998 * b"x"), target="/?offsets=true"), id="the same with its result"
+        ),
+        pytest.param(
+            post(b'{"k":"%b"}' % (490_000 * b"x"), target="/?key_field=k"), id="a line that is mostly its key"
+        ),
+    ],
+)
+async def test_the_least_budget_has_room_for_every_stream(asked: bytes) -> None:
+    producer = MemoryProducer()
+    async with open_exchanges(producer, LEAST) as exchanges:
+        assert (await exchanges.ask(asked)).status == 200
+
+
 async def test_new_stream_is_refused_where_streams_hold_half_of_the_budget() -> None:
     async with open_exchanges(MemoryProducer(), SMALL) as exchanges:
         for n in range(7):  # of 64 KiB each

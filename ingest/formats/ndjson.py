@@ -20,6 +20,8 @@ class Lines(NamedTuple):
     numbers: Sequence[int]
     """The line number, from 1, of each record."""
     failures: list[tuple[int, IngestError]]
+    cost: int = 0
+    """Bytes that the records take of the budget together."""
 
 
 class LineDecoder:
@@ -36,17 +38,22 @@ class LineDecoder:
         record_bytes: int,
         key_field: tuple[str, ...] | None = None,
         validate: bool = True,
+        batch_bytes: int | None = None,
     ) -> None:
         """Each record is `like` but for its value (and its key, with `key_field`).
 
-        `record_bytes` bounds value, key and headers of one record.
+        `record_bytes` bounds value, key and headers of one record, and `batch_bytes` what the records of a
+        batch cost of the budget beside their lines; a batch of one line is always made.
         """
         self._like = like
         self._record_bytes = record_bytes
         self._key_field = key_field
         self._validate = validate
-        self._fixed_bytes = like.size()
-        self._line_bytes = record_bytes - self._fixed_bytes
+        self._like_cost = like.cost(shares_headers=True)
+        self._batch_lines = BATCH_LINES
+        if batch_bytes is not None:
+            self._batch_lines = max(1, min(BATCH_LINES, batch_bytes // self._like_cost))
+        self._line_bytes = record_bytes - like.size()
         self._number = 0
         self._begun = bytearray()  # the line whose end has not come; empty once it is too long
         self._begun_bytes = 0
@@ -63,7 +70,7 @@ class LineDecoder:
         """
         while b"\n" in data:
             lines: list[bytes | None]
-            *lines, data = data.split(b"\n", BATCH_LINES)  # type: ignore[assignment]
+            *lines, data = data.split(b"\n", self._batch_lines)  # type: ignore[assignment]
             if self._begun_bytes:
                 self._keep(lines[0] or b"")
                 lines[0] = self._take()
@@ -94,6 +101,7 @@ class LineDecoder:
         records: list[Record] = []
         numbers: list[int] = []
         failures: list[tuple[int, IngestError]] = []
+        cost = 0
         for number, line in enumerate(lines, self._number + 1):
             try:
                 if line is None:
@@ -112,16 +120,18 @@ class LineDecoder:
                         key = key_at(line, self._key_field)
                         if len(line) + len(key) > most:
                             raise self._too_long()
+                        cost += len(key)
                 elif not line:
                     continue
                 records.append(Record(like.topic, line, key, like.headers, like.partition, like.timestamp))
                 numbers.append(number)
+                cost += len(line)
             except IngestError as error:
                 # Without its traceback, which would keep the whole frame for as long as the failure is kept.
                 error.__context__ = None
                 failures.append((number, error.with_traceback(None)))
         self._number += len(lines)
-        return Lines(records, numbers, failures)
+        return Lines(records, numbers, failures, cost + len(records) * self._like_cost)
 
     def _too_long(self) -> TooLarge:
         return TooLarge(
