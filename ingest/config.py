@@ -31,6 +31,8 @@ NATIVE_PATH = "/topics/{topic}/records"
 
 MOST_KEY_NAMES = 8
 """How deep in the content a key may be: each name is looked for in what may be all of it."""
+KEY_FIELD_BYTES = 256
+"""The most bytes of a `key_field`, in a route and in a request."""
 
 _FRAMING_BYTES = 1024
 # librdkafka (2.16) holds key + value + headers + 36 bytes against message.max.bytes, and 2 to 6 bytes of
@@ -67,7 +69,8 @@ class Route(_Section, frozen=True):
     topic: str | None = None
     """The topic written to; required unless the path has the placeholder, forbidden if it has."""
     key_field: _Text | None = None
-    """The JSON field that becomes the key where the request does not say: `user.id`, 8 names at most."""
+    """The JSON field that becomes the key where the request does not say: `user.id`, 8 names and 256 bytes
+    at most."""
     promise: Literal["delivered", "queued"] = "delivered"
     """What a 2xx promises: `delivered`, Kafka has it; `queued`, this process has it in memory."""
     respond_async: bool = True
@@ -101,6 +104,10 @@ class Route(_Section, frozen=True):
             raise ConfigError(f'{called}: key_field = "{self.key_field}": must be written like user.id')
         if self.key_field is not None and self.key_field.count(".") >= MOST_KEY_NAMES:
             raise ConfigError(f"{called}: key_field: {MOST_KEY_NAMES} names are the most")
+        if self.key_field is not None and len(self.key_field.encode()) > KEY_FIELD_BYTES:
+            raise ConfigError(
+                f'{called}: key_field = "{self.key_field[:60]}…": must have at most {KEY_FIELD_BYTES} bytes'
+            )
 
 
 class HTTP(_Section, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from ingest.config import MOST_KEY_NAMES, Route
+from ingest.config import KEY_FIELD_BYTES, MOST_KEY_NAMES, Route
 from ingest.errors import BadRequest, MethodNotAllowed, NotFound
 
 _ALLOW = "POST, DELETE"
@@ -63,6 +63,9 @@ class Router:
         key = arguments.get("key")
         key_field = None
         if "key_field" in arguments:
+            given = len(arguments["key_field"])
+            if given > KEY_FIELD_BYTES:
+                raise BadRequest(f"key_field has {given} bytes; {KEY_FIELD_BYTES} is the most")
             key_field = _text(arguments, "key_field")
             if not all(key_field.split(".")):
                 raise BadRequest(f"key_field={key_field!a} names no field; write it like user.id")

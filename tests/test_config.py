@@ -80,6 +80,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Route("/a", ".."), 'neither "." nor ".."'),
     (lambda: Route("/a", "b", key_field="a.b.c.d.e.f.g.h.i"), "key_field: 8 names are the most"),
     (lambda: Route("/a", "b", key_field="user..id"), "key_field = .*: must be written like user.id"),
+    (lambda: Route("/a", "b", key_field="é" * 129), "key_field = .*: must have at most 256 bytes"),
     (lambda: Config(routes=[Route("/a", "a"), Route("/a", "b")]), 'routes: "/a" is there 2 times'),
     (lambda: Config(http=HTTP(tls_key_file="k")), "tls_key_file is set without http.tls_ce"),
     (lambda: Config(http=HTTP(tls_certificate_file="k")), "without http.tls_key_file"),

@@ -129,6 +129,7 @@ def test_lines_are_validated_and_not_answered_one_by_one_unless_the_query_says_s
         ("key_field=", "key_field='' names no field; write it like user.id"),
         ("key_field=a..b", r"key_field='a\.\.b' names no field"),
         ("key_field=a.b.c.d.e.f.g.h.i", "key_field has more than 8 names"),
+        ("key_field=" + "%c3%a9" * 129, "key_field has 258 bytes; 256 is the most"),
         ("key_field=%ff", "query parameter key_field is not UTF-8"),
         ("offsets=1", "query parameter offsets is '1'; true or false is meant"),
         ("validate=", "query parameter validate is ''; true or false is meant"),

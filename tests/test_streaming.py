@@ -138,6 +138,15 @@ async def test_line_without_its_key_fails_alone() -> None:
     assert [record.key for record in producer.records] == [b"a"]
 
 
+@pytest.mark.parametrize("line", [b"{}", b'{"%b":null}' % (200 * b"k")])
+async def test_what_each_line_says_of_its_key_is_short(line: bytes) -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        answer = await exchanges.ask(post(line, line, target=f"/?key_field={200 * 'k'}"))
+    for result in answer.json["results"]:
+        assert len(result["message"]) <= 160
+        assert 60 * "k" in result["message"]
+
+
 async def test_line_too_long_fails_alone_and_names_the_limit() -> None:
     async with open_exchanges(MemoryProducer(record_bytes=1000)) as exchanges:
         answer = await exchanges.ask(post(b"1", b'"' + bytes(200_000) + b'"', b"3"))

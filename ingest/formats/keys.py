@@ -49,14 +49,12 @@ def key_at(data: bytes, path: tuple[str, ...]) -> bytes:
         try:
             value = _field_reader(name)(value)[name]
         except (msgspec.ValidationError, KeyError):  # no object, or one without the field
-            raise InvalidRecord(f"there is no field {'.'.join(path)!a} to take the key from") from None
+            raise InvalidRecord(f"there is no field {_shown(path)} to take the key from") from None
     key = bytes(value)
     if key.startswith(b'"'):
         return _string(key).encode()
     if key.startswith((b"n", b"[", b"{")):
-        raise InvalidRecord(
-            f"field {'.'.join(path)!a} cannot be a key: it is not a string, number or boolean"
-        )
+        raise InvalidRecord(f"field {_shown(path)} cannot be a key: it is not a string, number or boolean")
     return key
 
 
@@ -68,3 +66,9 @@ def _field_reader(name: str) -> Callable[[bytes | msgspec.Raw], Mapping[str, msg
     fields: Any = {name: msgspec.Raw}
     only: Any = TypedDict("only", fields, total=False)  # type: ignore[misc]  # named when it is run
     return msgspec.json.Decoder[Mapping[str, msgspec.Raw]](only).decode
+
+
+def _shown(path: tuple[str, ...]) -> str:
+    # Every line that fails says this to its client, so it is kept short.
+    shown = ascii(".".join(path))
+    return shown if len(shown) <= 66 else f"{shown[:61]}...'"

@@ -101,6 +101,7 @@ class LineDecoder:
         records: list[Record] = []
         numbers: list[int] = []
         failures: list[tuple[int, IngestError]] = []
+        errors: dict[str, IngestError] = {}  # lines that fail for the same reason share it
         cost = 0
         for number, line in enumerate(lines, self._number + 1):
             try:
@@ -129,7 +130,8 @@ class LineDecoder:
             except IngestError as error:
                 # Without its traceback, which would keep the whole frame for as long as the failure is kept.
                 error.__context__ = None
-                failures.append((number, error.with_traceback(None)))
+                error = errors.setdefault(error.message, error.with_traceback(None))
+                failures.append((number, error))
         self._number += len(lines)
         return Lines(records, numbers, failures, cost + len(records) * self._like_cost)
 
