@@ -31,6 +31,8 @@ the records of everybody else queue behind it.
 """
 COMMON_BYTES = 4_096
 """The most bytes of key and headers that every line gets: a short line must not become a long record."""
+RESULTS_BYTES = 131_072
+"""What a stream with `offsets=true` is charged for the results of one batch that its client has not read."""
 LISTED_FAILURES = 100
 """How many failures the answer names; the rest is counted."""
 
@@ -95,7 +97,7 @@ class Stream:
         self.accepted = 0
         """Lines that were taken so far."""
         self._failed = 0
-        self._listed: list[dict[str, Any]] = []
+        self._listed: list[tuple[int, IngestError]] = []
         self._first: IngestError | None = None  # the failure that speaks for all, if all fail
         self._started = False
 
@@ -103,8 +105,13 @@ class Stream:
         """Read, produce and answer; None when the answer has been sent in pieces."""
         length = self._exchange.request.content_length
         window = RECEIVE_BYTES if length is None else min(length, RECEIVE_BYTES)
+        beside = RECORD_OVERHEAD_BYTES
+        if self._intent.match.offsets:
+            # From the beginning: a client that does not read while its lines are written could only be let
+            # go without their results.  A line has at least two bytes, and so a result for each of them.
+            beside += RESULTS_BYTES if length is None else min(128 * (length + 2), RESULTS_BYTES)
         hold = await self._budget.acquire(
-            window + RECORD_OVERHEAD_BYTES, self._intent.wait_seconds, self._exchange.peer, window=True
+            beside + window, self._intent.wait_seconds, self._exchange.peer, window=True
         )
         # The wait for room and the one for reports have one deadline together.
         self._patience = self._due - trio.current_time()
@@ -115,8 +122,8 @@ class Stream:
                     await self._take_all(self._decoder.feed(data))
                     while self._intent.match.offsets and self._in_flight:
                         await self._settle_oldest()  # the client may wait for these before it sends more
-                    if self._decoder.held_bytes > hold.size:
-                        hold.grow(self._decoder.held_bytes - hold.size)
+                    if beside + self._decoder.held_bytes > hold.size:
+                        hold.grow(beside + self._decoder.held_bytes - hold.size)
                 await self._take_all(iter(self._decoder.end()))
             except IngestError as cause:
                 # The rest cannot be read; what was accepted keeps its own outcome.  Without its traceback,
@@ -188,12 +195,13 @@ class Stream:
         self._in_flight.popleft()
         if self._intent.match.offsets:
             async with self._streams.turn:
-                results = self._settle(lines, reports)
-            # While the client does not read, the results' bytes are kept and not what they were made of.
+                results = [self._settle(lines, reports)]
+            # While the client does not read, the results' bytes are kept and not what they were made of, and
+            # once: with their framing, in the connection.
             del delivery, lines, reports
             await self._start()
             began = trio.current_time()
-            await self._exchange.send(results)
+            await self._exchange.send(results.pop())
             self._due += trio.current_time() - began  # the client's time, not Kafka's
         else:
             self._settle(lines, reports)
@@ -223,7 +231,7 @@ class Stream:
             ):
                 self._first = error
             if len(self._listed) < LISTED_FAILURES:
-                self._listed.append({"line": number} | error_body(error))
+                self._listed.append((number, error))
 
     def _results(
         self, lines: Lines, reports: list[DeliveryReport], failures: list[tuple[int, IngestError]]
@@ -252,7 +260,7 @@ class Stream:
             return None
         body: dict[str, Any] = {"accepted": self.accepted, "failed": self._failed}
         if self._listed:
-            body["results"] = self._listed
+            body["results"] = [{"line": number} | error_body(failure) for number, failure in self._listed]
         if error is None and self._failed and not self.accepted:
             error = self._first
         if error is not None:

@@ -454,6 +454,31 @@ async def test_headers_of_each_line_are_paid_for() -> None:
     assert held[1] - held[0] >= 400 * 40 * 100
 
 
+async def test_results_that_clients_do_not_read_are_paid_for() -> None:
+    lines = post(*(500 * [b"x"]), target="/?offsets=true")
+    async with open_exchanges(MemoryProducer(), SMALL) as exchanges:
+        clients = [
+            exchanges.connect(peer=f"192.0.2.{number}", pair=trio.testing.lockstep_stream_pair)
+            for number in range(10)
+        ]
+        for client in clients:
+            await client.send(lines)
+        await trio.testing.wait_all_tasks_blocked()
+        held = exchanges.budget.held_bytes
+        answers = [await client.answer() for client in clients]
+    taken = [answer for answer in answers if answer.status == 200]
+    assert 0 < len(taken) < 10
+    assert {answer.status for answer in answers} == {200, 503}
+    assert sum(len(answer.content) for answer in taken) <= held <= SMALL.limits.held_bytes // 2
+
+
+async def test_a_short_stream_holds_little_for_its_results() -> None:
+    async with open_exchanges(MemoryProducer(), SMALL) as exchanges:
+        await exchanges.connect().send(request("POST /?offsets=true", LINES, "Content-Length: 20"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert exchanges.budget.held_bytes < 5000
+
+
 LEAST = Config(limits=Limits(held_bytes=2 * (1_000_000 + 262_144)))
 """The least that may be held for records of the default size."""
 

@@ -346,7 +346,8 @@ class Connection:
 
     async def send(self, data: bytes) -> None:
         """Send a piece of the answer; waits up to `timeouts.send_seconds` for the client to take it."""
-        await self._transmit(self._protocol.send_content(data))
+        data = self._protocol.send_content(data)  # what was given is not kept beside it
+        await self._transmit(data)
 
     async def end(self) -> None:
         """End an answer begun with `start`."""
