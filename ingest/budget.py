@@ -73,6 +73,10 @@ class Budget:
         self._peers: dict[str, int] = {}
         self._waiting: deque[tuple[trio.lowlevel.Task, int]] = deque()
 
+    def hold_nothing(self, peer: str | None) -> Hold:
+        """A hold of no bytes, to `grow`; with a `peer`, for what is read from it."""
+        return Hold(self, 0, peer, window=False)
+
     async def acquire(
         self, size: int, wait_seconds: float = 0, peer: str | None = None, *, window: bool = False
     ) -> Hold:

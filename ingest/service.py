@@ -165,7 +165,8 @@ async def serve(
 
                 def connect(stream: ByteStream, peer: str) -> Connection:
                     refuse = functools.partial(intake.refuse, peer)
-                    return Connection(stream, peer, make_protocol(), intake, refuse, config.timeouts, faults)
+                    protocol = make_protocol()
+                    return Connection(stream, peer, protocol, intake, refuse, config.timeouts, faults, budget)
 
                 listeners = Listeners(sockets, connect, tls=tls, most=_most_connections(config))
                 gauges = _gauges(budget, listeners)

@@ -55,7 +55,9 @@ class Exchanges:
         client, server = pair()
         intake = self._intake
         refuse = functools.partial(intake.refuse, peer)
-        connection = Connection(server, peer, make_protocol(), intake, refuse, self._timeouts)
+        connection = Connection(
+            server, peer, make_protocol(), intake, refuse, self._timeouts, budget=self.budget
+        )
         self.connections.append(connection)
         self._listeners.connections.add(connection)
         self._nursery.start_soon(self._serve, connection)

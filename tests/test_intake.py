@@ -540,6 +540,50 @@ async def test_headers_are_paid_for() -> None:
     assert held[1] - held[0] >= 40 * 250
 
 
+UNFINISHED = [
+    pytest.param(f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nX: {30_000 * 'x'}".encode(), id="head"),
+    pytest.param(request("POST /", CHUNKED) + f"0\r\nX: {30_000 * 'x'}".encode(), id="trailers"),
+]
+
+
+@pytest.mark.parametrize("unfinished", UNFINISHED)
+async def test_what_has_come_of_a_head_or_of_trailers_is_paid_for_until_its_end(unfinished: bytes) -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        client = exchanges.connect()
+        await client.send(unfinished[:20_000])
+        await trio.testing.wait_all_tasks_blocked()
+        assert 19_000 <= exchanges.budget.held_bytes <= 21_000
+        await client.send(unfinished[20_000:])
+        await trio.testing.wait_all_tasks_blocked()
+        assert 30_000 <= exchanges.budget.held_bytes <= 32_000
+        assert (await client.ask(b"\r\n\r\n")).status == 200
+        assert exchanges.budget.held_bytes == 0
+
+
+@pytest.mark.parametrize("unfinished", UNFINISHED)
+async def test_a_head_or_trailers_without_room_are_refused_and_let_go(unfinished: bytes) -> None:
+    async with open_exchanges(MemoryProducer(), SMALL) as exchanges:
+        hold = await exchanges.budget.acquire(SMALL.limits.held_bytes - 31_000)
+        first, second = exchanges.connect(), exchanges.connect(peer="192.0.2.2")
+        await first.send(unfinished)
+        await trio.testing.wait_all_tasks_blocked()
+        answer = await second.ask(unfinished)
+        assert told(answer) == (503, 50301, "not_written", True)
+        assert answer.closes
+        hold.release()
+        assert (await first.ask(b"\r\n\r\n")).status == 200
+
+
+async def test_unfinished_heads_of_one_client_leave_room_for_others() -> None:
+    async with open_exchanges(MemoryProducer(), SMALL) as exchanges:
+        for _ in range(20):
+            await exchanges.connect().send(b"POST / HTTP/1.1\r\nX: " + 30_000 * b"x")
+        await trio.testing.wait_all_tasks_blocked()
+        assert exchanges.budget.held_bytes <= SMALL.limits.held_bytes // 4
+        other = exchanges.connect(peer="192.0.2.2")
+        assert (await other.ask(request("POST /", content=bytes(100_000)))).status == 200
+
+
 async def test_growing_content_is_refused_where_the_next_piece_has_no_room() -> None:
     async with open_exchanges(MemoryProducer(), SMALL) as exchanges:
         hold = await exchanges.budget.acquire(SMALL.limits.held_bytes - 100_000)

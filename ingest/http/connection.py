@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
+from ingest.budget import Budget, Hold
 from ingest.config import Timeouts
 from ingest.errors import Draining, IngestError, UploadTooSlow
 from ingest.faultlog import FaultLog
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 RECEIVE_BYTES = 65_536
 """The most bytes read at once; so much of later requests can wait in memory while an answer is owed."""
+SECTION_BYTES = 1_024
+"""Of a head or of trailers whose end has not come, so much is not on the budget."""
 DISCARD_BYTES = 65_536
 """Unread content up to this is read and thrown away to keep the connection; above it, closing is cheaper."""
 LINGER_SECONDS = 2.0
@@ -65,10 +68,12 @@ class Connection:
     __slots__ = (
         "_abandoned",
         "_allowance",
+        "_budget",
         "_complete",
         "_draining",
         "_faults",
         "_handler",
+        "_held",
         "_hurrying",
         "_owes_continue",
         "_protocol",
@@ -95,10 +100,12 @@ class Connection:
         refuse: Callable[[IngestError], Response],
         timeouts: Timeouts,
         faults: FaultLog | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """`peer` names the client for accounting; `refuse` answers what could not be read.
 
-        Bugs are logged through `faults`, which connections may share.
+        Bugs are logged through `faults`, which connections may share.  Heads and trailers whose end has
+        not come are charged to `budget`, if there is one.
         """
         self.peer = peer
         self.request: Request
@@ -115,6 +122,8 @@ class Connection:
         self._handler = handler
         self._refuse_with = refuse
         self._timeouts = timeouts
+        self._budget = budget
+        self._held: Hold | None = None  # of a head or of trailers, until their end
         self._faults = faults
         self._scope = trio.CancelScope()
         self._reading: trio.CancelScope | None = None
@@ -177,6 +186,7 @@ class Connection:
             faults = self._faults or FaultLog(log)
             faults(logging.ERROR, "connection failed", {"peer": self.peer}, error=error)
         finally:
+            self._release()
             if isinstance(self._stream, TCPStream):
                 self._stream.close()
             else:
@@ -205,7 +215,7 @@ class Connection:
                 request = await self._receive_head()
             except IngestError as error:
                 self._unread = True
-                await self._send(self._refuse_with(error))
+                await self._send(msgspec.structs.replace(self._refuse_with(error), closes=True))
                 break
             if request is None:
                 return
@@ -220,12 +230,15 @@ class Connection:
         while True:
             event = self._protocol.next_event()
             if isinstance(event, Request):
+                self._release()
                 return event
             if event is Signal.END_OF_STREAM:
                 return None
-            if self.phase is Phase.IDLE and self._protocol.has_begun:  # perhaps behind another
-                self.phase = Phase.HEAD
-                self.deadline = trio.current_time() + self._timeouts.head_seconds
+            if self._protocol.waiting_bytes:
+                if self.phase is Phase.IDLE:  # perhaps it came behind another request
+                    self.phase = Phase.HEAD
+                    self.deadline = trio.current_time() + self._timeouts.head_seconds
+                self._hold_section(self.peer)
             self._protocol.receive_data(await self._read())
 
     async def _serve_one(self, request: Request) -> bool:
@@ -253,7 +266,7 @@ class Connection:
 
     async def _let_others_go_on(self) -> None:
         """A client that has sent more than is read at once must not keep the others from the loop."""
-        if self._protocol.has_begun:
+        if self._protocol.waiting_bytes:
             await trio.lowlevel.checkpoint()
 
     async def _can_keep(self) -> bool:
@@ -285,8 +298,8 @@ class Connection:
         """The next piece of the request's content, b"" at its end.
 
         Sends 100 (Continue) first where the client waits for it.  Raises `BadFraming` where the stream
-        makes no sense, `UploadTooSlow` below the least rate, `Draining` at the end of a drain, and
-        `Disconnected`.
+        makes no sense, `UploadTooSlow` below the least rate, `Overloaded` where trailers have no room,
+        `Draining` at the end of a drain, and `Disconnected`.
         """
         if self._complete:
             return b""
@@ -304,7 +317,9 @@ class Connection:
                 return event.data
             if event is Signal.END_OF_MESSAGE:
                 self._complete = True
+                self._release()
                 return b""
+            self._hold_section(None)  # of trailers; its content already counts as its client's
             self._protocol.receive_data(await self._receive_more())
 
     async def _receive_more(self) -> bytes | bytearray:
@@ -331,6 +346,19 @@ class Connection:
                 f"a second are asked for after {self._timeouts.body_grace_seconds:g} seconds"
             )
         return data
+
+    def _hold_section(self, peer: str | None) -> None:
+        """Charge what waits for the end of its section; raises `Overloaded` where there is no room for it."""
+        waiting = self._protocol.waiting_bytes
+        if waiting > SECTION_BYTES and self._budget is not None:
+            if self._held is None:
+                self._held = self._budget.hold_nothing(peer)
+            self._held.grow(waiting - self._held.size)
+
+    def _release(self) -> None:
+        if self._held is not None:
+            self._held.release()
+            self._held = None
 
     async def _read(self) -> bytes | bytearray:
         try:
@@ -385,6 +413,8 @@ class Connection:
     async def _linger(self) -> None:
         """Close our direction and read on: a close with unread input would reset the answer away."""
         self.phase, self.deadline = Phase.LINGER, trio.current_time() + LINGER_SECONDS
+        self._release()
+        del self._protocol  # and what it has read; nothing follows that it would be asked for
         if self.socket is not None:
             await self.socket.send_eof()
             with trio.move_on_after(LINGER_SECONDS), contextlib.suppress(*_GONE):

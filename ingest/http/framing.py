@@ -119,9 +119,9 @@ class MessageReader:
         return self._state is _State.END
 
     @property
-    def has_begun(self) -> bool:
-        """Whether bytes wait that are no event yet."""
-        return self._start < len(self._buffer)
+    def waiting_bytes(self) -> int:
+        """How many bytes wait that are no event yet."""
+        return len(self._buffer) - self._start
 
     def receive_data(self, data: bytes | bytearray) -> None:
         """Take bytes from the socket; b"" is the end of the stream.
@@ -176,7 +176,7 @@ class MessageReader:
         return self._read_chunked()
 
     def _read_end_of_stream(self) -> Event:
-        waiting = len(self._buffer) - self._start
+        waiting = self.waiting_bytes
         if self._state is _State.HEAD and not waiting:
             return Signal.END_OF_STREAM
         raise BadFraming(f"the stream ended in {self._state.value}; a message must be complete")

@@ -48,9 +48,9 @@ class HTTP1Protocol:
         return self._reader.next_event()
 
     @property
-    def has_begun(self) -> bool:
-        """Whether bytes of a request have come that are no event yet."""
-        return self._reader.has_begun
+    def waiting_bytes(self) -> int:
+        """How many bytes have come that are no event yet."""
+        return self._reader.waiting_bytes
 
     def send_head(self, response: Response) -> bytes:
         """The bytes of a status line and fields."""

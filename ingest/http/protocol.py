@@ -42,8 +42,8 @@ class HTTPProtocol(Protocol):
         """
 
     @property
-    def has_begun(self) -> bool:
-        """Whether bytes of a request have come that are no event yet, such as a part of its head."""
+    def waiting_bytes(self) -> int:
+        """How many bytes have come that are no event yet, such as a part of a head."""
 
     def send_head(self, response: Response) -> bytes:
         """The bytes of a status line and fields; an informational (1xx) response does not end the head.
