@@ -37,12 +37,11 @@ KEY_FIELD_BYTES = 256
 _FRAMING_BYTES = 1024
 # librdkafka (2.16) holds key + value + headers + 36 bytes against message.max.bytes, and 2 to 6 bytes of
 # lengths for each header; a request head has at most 100 fields.
-_REQUEST_ROOM_BYTES = 131_072
-# Beside its content, a request may cost the 64 KiB by which the hold of content of unknown length grows, and
-# a head of 32 KiB with what its 100 fields cost as headers.
-_LINE_ROOM_BYTES = 262_144
-# Streams' windows have one half of the budget, and their batches the other: beside the longest line, a window
-# and its results in the first, and in the second one read, keys out of it, and some lines' common part.
+_ROOM_BYTES = 262_144
+# Beside its content, a request may cost a head of 32 KiB, what its 100 fields cost as headers, and the 64 KiB
+# by which the hold of content of unknown length grows.  Streams' windows have one half of the budget, and
+# their batches the other: beside the longest line, a head, a window and its results in the first, and in the
+# second one read, keys out of it, and some lines' common part.
 _LARGEST_MESSAGE_MAX_BYTES = 1_000_000_000  # librdkafka's own bound
 
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*")
@@ -318,8 +317,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 f"{message_max_bytes:g}: lower the first, or leave the second out, which sets it to fit"
             )
         for least, relation in (
-            (limits.request_bytes + _REQUEST_ROOM_BYTES, f"limits.request_bytes + {_REQUEST_ROOM_BYTES}"),
-            (2 * (limits.record_bytes + _LINE_ROOM_BYTES), f"2 * (limits.record_bytes + {_LINE_ROOM_BYTES})"),
+            (limits.request_bytes + _ROOM_BYTES, f"limits.request_bytes + {_ROOM_BYTES}"),
+            (2 * (limits.record_bytes + _ROOM_BYTES), f"2 * (limits.record_bytes + {_ROOM_BYTES})"),
         ):
             if limits.held_bytes < least:
                 raise ConfigError(

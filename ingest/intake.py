@@ -136,7 +136,7 @@ class Intake:
         length = exchange.request.content_length
         if length is not None:
             self._check_length(length, intent, record_bytes)
-        fixed = intent.like.cost()
+        fixed = intent.like.cost() + exchange.head_cost
         wait_seconds = intent.wait_seconds
         began = trio.current_time() if wait_seconds else 0.0
         hold = await self._budget.acquire(fixed + (length or 0), wait_seconds, exchange.peer)
@@ -152,7 +152,8 @@ class Intake:
                         hold.grow(GROWTH_BYTES)
             content = bytes(received)
             del received
-            hold.shrink(fixed + len(content))
+            # Whoever is told 202 does not wait, and the record that waits has no head.
+            hold.shrink(fixed + len(content) - (exchange.head_cost if intent.queued else 0))
             hold.finish()
             if wait_seconds:
                 # One deadline for the wait for room and the one for the report; how long the content took,

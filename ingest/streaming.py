@@ -105,7 +105,7 @@ class Stream:
         """Read, produce and answer; None when the answer has been sent in pieces."""
         length = self._exchange.request.content_length
         window = RECEIVE_BYTES if length is None else min(length, RECEIVE_BYTES)
-        beside = RECORD_OVERHEAD_BYTES
+        beside = RECORD_OVERHEAD_BYTES + self._exchange.head_cost
         if self._intent.match.offsets:
             # From the beginning: a client that does not read while its lines are written could only be let
             # go without their results.  A line has at least two bytes, and so a result for each of them.

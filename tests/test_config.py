@@ -86,7 +86,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Config(http=HTTP(tls_certificate_file="k")), "without http.tls_key_file"),
     (
         lambda: Config(limits=Limits(held_bytes=1000, request_bytes=1000, record_bytes=1000)),
-        r"limits.held_bytes = 1000 .* must be at least limits.request_bytes \+ 131072 = 132072",
+        r"limits.held_bytes = 1000 .* must be at least limits.request_bytes \+ 262144 = 263144",
     ),
     (
         lambda: Config(limits=Limits(held_bytes=2_000_000)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -572,6 +573,48 @@ async def test_a_head_or_trailers_without_room_are_refused_and_let_go(unfinished
         assert answer.closes
         hold.release()
         assert (await first.ask(b"\r\n\r\n")).status == 200
+
+
+async def test_a_large_head_is_paid_for_until_the_answer() -> None:
+    producer = StallingProducer()
+    for fields, asynchronous in ((f"X: {20_000 * 'x'}", False), (f"X: {20_000 * 'x'}", True)):
+        async with open_exchanges(producer) as exchanges:
+            prefer = ("Prefer: respond-async",) if asynchronous else ()
+            await exchanges.connect().send(request("POST /", fields, *prefer, content=b"x"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert (exchanges.budget.held_bytes >= 20_000) is not asynchronous
+
+
+async def test_what_waits_behind_a_request_is_paid_for_until_its_turn() -> None:
+    producer = StallingProducer()
+    second = request("POST /", f"X: {20_000 * 'x'}", content=b"2")
+    async with open_exchanges(producer, SMALL) as exchanges:
+        client = exchanges.connect()
+        await client.send(request("POST /", content=b"1") + second)
+        await trio.testing.wait_all_tasks_blocked()
+        assert exchanges.budget.held_bytes >= len(second)
+        hold = await exchanges.budget.acquire(SMALL.limits.held_bytes - exchanges.budget.held_bytes - 2000)
+        other = exchanges.connect()
+        refused = await other.ask(request("POST /", content=b"1") + second)
+        assert told(refused) == (503, 50301, "not_written", True)
+        assert not refused.closes
+        hold.release()
+        producer.release()
+        assert [(await client.answer()).status for _ in range(2)] == [200, 200]
+    assert sorted(record.value or b"" for record in producer.records)[:2] == [b"1", b"2"]
+
+
+async def test_an_idle_connection_keeps_nothing_of_its_last_request() -> None:
+    asked = request("POST /", f"X: {30_000 * 'x'}", content=b"x")
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        clients = [exchanges.connect() for _ in range(20)]
+        tracemalloc.start()
+        for client in clients:
+            assert (await client.ask(asked)).status == 200
+        await trio.testing.wait_all_tasks_blocked()
+        kept, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert kept <= 10 * len(asked)
 
 
 async def test_unfinished_heads_of_one_client_leave_room_for_others() -> None:

@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 RECEIVE_BYTES = 65_536
 """The most bytes read at once; so much of later requests can wait in memory while an answer is owed."""
-SECTION_BYTES = 1_024
-"""Of a head or of trailers whose end has not come, so much is not on the budget."""
+UNPAID_BYTES = 1_024
+"""Of a head, of trailers and of what has come behind a request, so much is not on the budget."""
 DISCARD_BYTES = 65_536
 """Unread content up to this is read and thrown away to keep the connection; above it, closing is cheaper."""
 LINGER_SECONDS = 2.0
@@ -104,8 +104,8 @@ class Connection:
     ) -> None:
         """`peer` names the client for accounting; `refuse` answers what could not be read.
 
-        Bugs are logged through `faults`, which connections may share.  Heads and trailers whose end has
-        not come are charged to `budget`, if there is one.
+        Bugs are logged through `faults`, which connections may share.  What was read and has to wait,
+        of heads, trailers and later requests, is charged to `budget`, if there is one.
         """
         self.peer = peer
         self.request: Request
@@ -123,7 +123,7 @@ class Connection:
         self._refuse_with = refuse
         self._timeouts = timeouts
         self._budget = budget
-        self._held: Hold | None = None  # of a head or of trailers, until their end
+        self._held: Hold | None = None  # of what was read and has to wait
         self._faults = faults
         self._scope = trio.CancelScope()
         self._reading: trio.CancelScope | None = None
@@ -140,6 +140,12 @@ class Connection:
         """The TCP stream, also the one below TLS, where there is one."""
         stream = self._stream.transport_stream if isinstance(self._stream, trio.SSLStream) else self._stream
         return stream if isinstance(stream, TCPStream) else None
+
+    @property
+    def head_cost(self) -> int:
+        """Bytes that the head of the request being handled takes of the budget; none where it is small."""
+        size = self.request.head_bytes
+        return size if size > UNPAID_BYTES else 0
 
     # Deadlines and drain, called by the sweep -------------------------------------------------------
 
@@ -219,7 +225,9 @@ class Connection:
                 break
             if request is None:
                 return
-            if not await self._serve_one(request):
+            kept = await self._serve_one(request)
+            del request  # what a connection keeps while it is idle, it keeps ten thousand times
+            if not kept:
                 break
             wait = self._timeouts.idle_seconds
         if self._unread or (self.socket is not None and self.socket.readable()):
@@ -227,6 +235,10 @@ class Connection:
 
     async def _receive_head(self) -> Request | None:
         """The next request; None at the end of the stream."""
+        self._release()
+        if self._protocol.waiting_bytes:  # behind another request
+            self._hold_waiting(self.peer)
+            await self._let_others_go_on()
         while True:
             event = self._protocol.next_event()
             if isinstance(event, Request):
@@ -238,7 +250,7 @@ class Connection:
                 if self.phase is Phase.IDLE:  # perhaps it came behind another request
                     self.phase = Phase.HEAD
                     self.deadline = trio.current_time() + self._timeouts.head_seconds
-                self._hold_section(self.peer)
+                self._hold_waiting(self.peer)
             self._protocol.receive_data(await self._read())
 
     async def _serve_one(self, request: Request) -> bool:
@@ -260,8 +272,7 @@ class Connection:
         if not self._protocol.keeps_alive:
             return False
         self._protocol.start_next_cycle()
-        del self.request  # what a connection keeps while it is idle, it keeps ten thousand times
-        await self._let_others_go_on()
+        del self.request
         return True
 
     async def _let_others_go_on(self) -> None:
@@ -298,14 +309,17 @@ class Connection:
         """The next piece of the request's content, b"" at its end.
 
         Sends 100 (Continue) first where the client waits for it.  Raises `BadFraming` where the stream
-        makes no sense, `UploadTooSlow` below the least rate, `Overloaded` where trailers have no room,
-        `Draining` at the end of a drain, and `Disconnected`.
+        makes no sense, `UploadTooSlow` below the least rate, `Overloaded` where trailers, or what has
+        come behind the content, have no room, `Draining` at the end of a drain, and `Disconnected`.
         """
         if self._complete:
             return b""
         if self._owes_continue:
             self._owes_continue = False
             await self._transmit(self._protocol.send_head(CONTINUE))
+        if self.content_bytes and self.request.content_length is None:
+            # Now, and not after each piece: others go on meanwhile, so what has come is paid for first.
+            await self._let_others_go_on()
         while True:
             event = self._protocol.next_event()
             if isinstance(event, Content):
@@ -313,13 +327,12 @@ class Connection:
                 earned = len(event.data) / self._timeouts.body_bytes_per_second
                 self._allowance = min(self._allowance + earned, self._timeouts.body_grace_seconds)
                 self.content_bytes += len(event.data)
-                await self._let_others_go_on()
                 return event.data
             if event is Signal.END_OF_MESSAGE:
                 self._complete = True
-                self._release()
+                self._hold_waiting(None)  # of later requests, while this one is answered
                 return b""
-            self._hold_section(None)  # of trailers; its content already counts as its client's
+            self._hold_waiting(None)  # of trailers; its content already counts as its client's
             self._protocol.receive_data(await self._receive_more())
 
     async def _receive_more(self) -> bytes | bytearray:
@@ -347,13 +360,18 @@ class Connection:
             )
         return data
 
-    def _hold_section(self, peer: str | None) -> None:
-        """Charge what waits for the end of its section; raises `Overloaded` where there is no room for it."""
+    def _hold_waiting(self, peer: str | None) -> None:
+        """Charge what was read and has to wait; raises `Overloaded` where there is no room for it."""
         waiting = self._protocol.waiting_bytes
-        if waiting > SECTION_BYTES and self._budget is not None:
+        if waiting <= UNPAID_BYTES:
+            self._release()
+        elif self._budget is not None:
             if self._held is None:
                 self._held = self._budget.hold_nothing(peer)
-            self._held.grow(waiting - self._held.size)
+            if waiting > self._held.size:
+                self._held.grow(waiting - self._held.size)
+            else:
+                self._held.shrink(waiting)
 
     def _release(self) -> None:
         if self._held is not None:

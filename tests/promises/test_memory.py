@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 
@@ -97,6 +98,69 @@ async def test_unfinished_bodies_stay_within_the_budget(
     # Eight that hold an eighth each leave no room for others, who are told so.
     assert set(others.answers) <= ({"204"} if addresses == 1 else {"204", "503"})
     assert waited <= OTHERS_WAIT_SECONDS
+
+
+LINES = "Content-Type: application/x-ndjson"
+HEADERS = [f"Kafka-Header-{number}:" for number in range(90)]
+HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nX: " + 32_000 * b"x"
+SENT_AT_ONCE = {
+    "streams with many headers": (
+        2,
+        request("POST /", LINES, "Prefer: respond-async", *HEADERS, content=60_000 * b"1\n"),
+    ),
+    "long names of fields": (
+        60,
+        request(f"POST /?key_field={30_000 * 'a'}", LINES, content=500 * b"{}\n"),
+    ),
+    "long names of fields, results": (
+        20,
+        request(f"POST /?key_field={30_000 * 'a'}&offsets=true", LINES, content=500 * b"{}\n"),
+    ),
+    "results of bad lines": (600, request("POST /?offsets=true", LINES, content=6000 * b"x\n")),
+    "unfinished heads": (4000, HEAD),
+    "unfinished trailers": (4000, request("POST /", "Transfer-Encoding: chunked") + b"0\r\n" + HEAD[17:]),
+    "large heads": (4000, HEAD + b"\r\nContent-Length: 1\r\n\r\nx"),
+    "requests behind others": (3000, request("POST /", content=b"x") + HEAD + HEAD[:30_000]),
+}
+"""How many clients send what, and read nothing."""
+LASTS_SECONDS = 6.0
+
+
+@pytest.mark.parametrize("kind", list(SENT_AT_ONCE))
+async def test_what_is_no_content_stays_within_the_budget_too(
+    engine: str, cluster: MockKafka, kind: str, reached: Reached
+) -> None:
+    held_bytes = BUDGETS["a small budget"]
+    clients, asked = SENT_AT_ONCE[kind]
+    arguments = ("--http", engine, "--bootstrap-servers", cluster.address)
+    environ = {"INGEST_LIMITS__HELD_BYTES": str(held_bytes)}
+    async with open_ingest(*arguments, environ=environ) as server:
+        assert (await (await server.connect()).ask(request("POST /", content=b"x"))).status == 200
+        idle_bytes = server.resident_bytes()
+        server.forget_most_resident()
+        if not asked.startswith(b"POST /?offsets"):
+            cluster.set_latency(60)
+
+        async def send(stream: trio.SocketStream) -> None:
+            with contextlib.suppress(trio.BrokenResourceError):  # it is refused in the middle
+                await stream.send_all(asked)
+
+        with trio.move_on_after(LASTS_SECONDS):
+            async with (
+                open_crowd(server, clients, receive_bytes=4096) as crowd,
+                trio.open_nursery() as sending,
+            ):
+                for stream in crowd:
+                    sending.start_soon(send, stream)
+                await trio.sleep_forever()
+        grown = server.most_resident_bytes() - idle_bytes
+        cluster.set_latency(0)
+    reached(
+        3,
+        f"{engine}: {clients} clients send {kind}, {held_bytes >> 20} MiB of budget: memory + "
+        f"{grown / 1e6:.0f} MB",
+    )
+    assert grown <= held_bytes + BEYOND_BUDGET_BYTES
 
 
 class Load:
