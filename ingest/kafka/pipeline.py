@@ -107,7 +107,7 @@ class Pipeline:
 
     async def purge(self) -> None:
         """Have librdkafka give up what it has; the reports come in as others do."""
-        with contextlib.suppress(Stuck):
+        with contextlib.suppress(Stuck, RuntimeError):  # the latter where there is no thread to be had
             await self._in_thread(self._client.purge)
 
     def close(self) -> None:
@@ -146,7 +146,7 @@ class Pipeline:
                 with trio.move_on_after(self._answer_seconds):  # emptied first, which keeps the order
                     while client.pending and self.failure is None:
                         await self.rounds.wait_transition()
-            with contextlib.suppress(Stuck), trio.move_on_after(PURGE_SECONDS):
+            with contextlib.suppress(Stuck, RuntimeError), trio.move_on_after(PURGE_SECONDS):
                 if client.pending and not any(worker.stuck for worker in workers):
                     await self._in_thread(client.purge, worker=purging)
                     while client.pending and not polling.stuck:

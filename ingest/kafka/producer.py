@@ -291,5 +291,6 @@ async def open_kafka_producer(
     finally:
         producer._give_up()
         # Nothing is queued any more, so the threads end at once, unless one is stuck.
-        with trio.move_on_after(FREE_SECONDS, shield=True):
+        # Where there is no thread to do it in, the process's end does.
+        with trio.move_on_after(FREE_SECONDS, shield=True), contextlib.suppress(RuntimeError):
             await trio.to_thread.run_sync(producer._free, abandon_on_cancel=True)

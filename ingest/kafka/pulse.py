@@ -3,11 +3,14 @@
 A broker that is gone shows by itself, since its connections break.  One that is frozen, or behind a
 network that drops everything, shows only in that nothing comes back, and without traffic in nothing at
 all.  So the leaders are asked for their partitions' ends (ListOffsets), which costs them next to nothing.
-One answer of any of them is enough: with some brokers gone, the others take records.
+One answer of any of them is enough: with some brokers gone, the others take records.  It has to come in
+time: a cluster whose answers are all late would be silent and well in turns.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
@@ -17,12 +20,15 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from trio_util import periodic
 
+from ingest.faultlog import FaultLog
 from ingest.kafka.client import open_admin
+
+log = logging.getLogger(__name__)
 
 ASK_SECONDS = 0.5
 """How long it takes from an answer to the next question."""
 SILENT_SECONDS = 3.0
-"""After so long without any answer, Kafka does not answer."""
+"""An answer that took so long does not count, and after so long without one Kafka does not answer in time."""
 PATIENCE_SECONDS = 10.0
 """After so long a question is asked again."""
 MOST_ASKED = 8
@@ -35,7 +41,7 @@ _NO_OFFSET = -1001  # RD_KAFKA_OFFSET_INVALID: the leader said nothing in time
 
 
 class Pulse:
-    """Asks, until cancelled; everything but making and closing the client is in the Trio thread."""
+    """Asks, until cancelled; in the Trio thread, but for making and closing the client and noting answers."""
 
     def __init__(
         self,
@@ -46,48 +52,85 @@ class Pulse:
         self._settings = settings
         self._leaders = leaders
         self._limiter = trio.CapacityLimiter(1)
+        self._faults = FaultLog(log)
         self._client: AdminClient | None = None
-        self._asked: dict[Place, Future[Any]] = {}
+        self._unable: str | None = None  # why there is no client
+        self._asked: dict[Place, _Question] = {}
         self._silent_since: float | None = None
 
     @property
     def trouble(self) -> str | None:
         """Why records cannot be expected to be delivered now, as far as answers show."""
+        if self._unable is not None:
+            return f"Kafka cannot be asked whether it answers ({self._unable})"
         if self._silent_since is None or trio.current_time() - self._silent_since < SILENT_SECONDS:
             return None
-        if any(answer.done() and _is_answer(answer) for answer in self._asked.values()):
+        if any(question.answered_in_time for question in self._asked.values()):
             return None  # it has just come
-        return "Kafka does not answer"
+        return "Kafka does not answer in time"
 
     async def watch(self) -> None:
         """Ask until cancelled."""
-        self._client = await trio.to_thread.run_sync(open_admin, self._settings, limiter=self._limiter)
+        self._client = client = await self._open()
         async for _ in periodic(ASK_SECONDS):
-            self._client.poll(0)  # serves its log
+            client.poll(0)  # serves its log
             self._take_answers()
-            self._ask(self._client)
+            self._ask(client)
+
+    async def _open(self) -> AdminClient:
+        while True:
+            try:
+                client = await trio.to_thread.run_sync(open_admin, self._settings, limiter=self._limiter)
+            except (KafkaException, RuntimeError) as error:  # no memory or no thread for it
+                self._unable = str(error)
+                self._faults(logging.ERROR, "kafka cannot be asked", {"error": str(error)})
+                await trio.sleep(ASK_SECONDS)
+            else:
+                self._unable = None
+                return client
 
     def _take_answers(self) -> None:
-        for place, answer in list(self._asked.items()):
-            if answer.done():
+        for place, question in list(self._asked.items()):
+            if question.answered:
                 del self._asked[place]
-                if _is_answer(answer):
+                if question.answered_in_time:
                     self._silent_since = None
 
     def _ask(self, client: AdminClient) -> None:
-        for topic, partition in self._leaders()[:MOST_ASKED]:
+        leaders = self._leaders()[:MOST_ASKED]
+        if not leaders:  # nobody to ask, so nobody is silent
+            self._silent_since = None
+            self._asked.clear()
+        for topic, partition in leaders:
             place = (topic, partition)
             if place not in self._asked:
                 if self._silent_since is None:
                     self._silent_since = trio.current_time()
                 latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
                 asked = {TopicPartition(*place): latest}
-                (self._asked[place],) = client.list_offsets(asked, request_timeout=PATIENCE_SECONDS).values()
+                (answer,) = client.list_offsets(asked, request_timeout=PATIENCE_SECONDS).values()
+                self._asked[place] = _Question(answer)
 
     def close(self) -> None:
         """Let the client go; blocks while its threads end."""
         self._asked.clear()
         self._client = None
+
+
+class _Question:
+    """One that is asked, and when its answer came: not when a busy loop found it."""
+
+    def __init__(self, answer: Future[Any]) -> None:
+        self.answered = False
+        """Whether it has ended, with or without an answer of a broker."""
+        self.answered_in_time = False
+        """Whether a broker has said something, and soon enough."""
+        self._asked_at = time.monotonic()
+        answer.add_done_callback(self._note)  # the answer keeps this, and not this the answer
+
+    def _note(self, answer: Future[Any]) -> None:  # in librdkafka's thread
+        self.answered_in_time = time.monotonic() - self._asked_at < SILENT_SECONDS and _is_answer(answer)
+        self.answered = True
 
 
 def _is_answer(asked: Future[Any]) -> bool:

@@ -101,6 +101,7 @@ class Topics:
         self._wake = RepeatedEvent()
         self._round_over = RepeatedEvent()
         self._down: str | None = None  # why no broker can be reached
+        self._unable: str | None = None  # why nobody can be asked
         self.leaders: list[tuple[str, int]] = []
         """A partition of each broker that leads one: of topics in use, or while there are none, of any."""
         self.batch_bytes: int | None = None
@@ -116,6 +117,8 @@ class Topics:
         """Why records cannot be expected to be delivered now, as far as the last look shows."""
         if self._down is not None:
             return f"Kafka cannot be reached ({self._down})"
+        if self._unable is not None:
+            return f"Kafka cannot be asked for its topics ({self._unable})"
         if self._listed_at == -math.inf:
             return "Kafka has not been heard of yet"
         return None
@@ -185,9 +188,17 @@ class Topics:
             making = self._unmade(known) if self._auto_create else []
             self._doubted = False
             self._quiet.clear()
-            answer = await trio.to_thread.run_sync(
-                self._ask, known, making, limiter=self._limiter, abandon_on_cancel=True
-            )
+            try:
+                answer = await trio.to_thread.run_sync(
+                    self._ask, known, making, limiter=self._limiter, abandon_on_cancel=True
+                )
+            except RuntimeError as cause:  # there was no thread to be had; what is known still holds
+                self._quiet.set()
+                self._unable = str(cause)
+                self._faults(logging.ERROR, "kafka not asked for its topics", {"error": str(cause)})
+                await trio.sleep(LIST_SECONDS)
+                continue
+            self._unable = None
             if isinstance(answer, KafkaError):
                 self._note_failure(answer)
                 pause = LIST_SECONDS
@@ -288,10 +299,11 @@ class Topics:
                 told = answer.result().get("max.message.bytes")
                 if told is not None and told.value is not None:
                     batches[resource.name] = int(told.value)
-            elif not isinstance(error, KafkaException):
-                raise error
             # Without the right to describe, it is the broker that refuses what is too large.
-            elif error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            elif not (
+                isinstance(error, KafkaException)
+                and error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+            ):
                 extra = {"topic": resource.name, "error": str(error)}
                 self._faults(logging.INFO, "topic not described", extra)
                 again += 1

@@ -1,15 +1,16 @@
-"""confluent_kafka's producer with something broken in it, for the first one that is made."""
+"""confluent_kafka's producer with something broken in it, for the first one that is made; and no threads."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import confluent_kafka
 import pytest
+import trio
 
 from tests.mock_kafka import code
 
@@ -70,3 +71,16 @@ def broken_handles(monkeypatch: pytest.MonkeyPatch) -> Iterator[Switch]:
         yield switch
     finally:
         switch.freed.set()
+
+
+@contextlib.contextmanager
+def no_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Have no call of Trio's get a thread, until what is given is called."""
+
+    async def run_sync(*_: object, **__: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("trio.to_thread.run_sync", run_sync)
+        yield patch.undo

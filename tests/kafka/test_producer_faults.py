@@ -19,7 +19,7 @@ from ingest.kafka.pipeline import LEFT_BEHIND
 from ingest.kafka.producer import KafkaProducer
 from ingest.producer import Delivery
 from ingest.records import Receipt, Record
-from tests.kafka.broken_handles import STUCK_SECONDS, Switch, broken_handles
+from tests.kafka.broken_handles import STUCK_SECONDS, Switch, broken_handles, no_threads
 from tests.kafka.test_producer import adds_up, busy_threads, connect, deliver, kinds, until
 from tests.mock_kafka import INIT_PRODUCER_ID, PRODUCE, MockKafka, fail_for_good, open_mock_kafka
 
@@ -165,3 +165,29 @@ async def test_threads_that_are_stuck_are_left_behind_only_so_often(kafka: MockK
         await deliver(producer)
         await until(lambda: len(busy_threads()) <= 2)
         assert (producer.ledger.pending, adds_up(producer.ledger)) == (0, True)
+
+
+async def test_without_threads_for_a_while_every_record_is_reported_and_nothing_ends(
+    kafka: MockKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kafka.open_producer() as producer:
+        await connect(producer)
+        with no_threads(monkeypatch) as there_are_some:
+            producer.topics.doubt()
+            await until(lambda: None not in (producer.topics.trouble, producer.trouble))
+            assert producer.trouble is not None
+            assert "can't start new thread" in producer.trouble
+            there_are_some()
+        await until(lambda: producer.trouble is None)
+        assert await reports(await submit(producer)) == Counter({Receipt: 20})
+        assert adds_up(producer.ledger)
+
+
+async def test_a_producer_ends_without_threads_too(kafka: MockKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with kafka.open_producer() as producer:
+        await connect(producer)
+        with no_threads(monkeypatch):
+            deliveries = await submit(producer)
+            await until(lambda: producer.trouble is not None)
+            await producer.drain(trio.current_time())
+        assert all(delivery.settled for delivery in deliveries)

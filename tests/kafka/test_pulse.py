@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 import trio
 
+import ingest.kafka.pulse as pulse_module
 from ingest.kafka.pulse import ASK_SECONDS, SILENT_SECONDS, Place, Pulse
+from tests.kafka.broken_handles import no_threads
 from tests.mock_kafka import MockKafka, open_mock_kafka
 
 BROKERS = 3
@@ -46,7 +48,7 @@ async def test_a_cluster_that_says_nothing_is_in_trouble_until_it_answers_again(
             await stays_well(pulse, 2 * ASK_SECONDS)
             kafka.set_latency(SILENT_SECONDS + LATE)
             await until_trouble(pulse, is_there=True)
-            assert pulse.trouble == "Kafka does not answer"
+            assert pulse.trouble == "Kafka does not answer in time"
             kafka.set_latency(0)
             await until_trouble(pulse, is_there=False)
 
@@ -56,7 +58,7 @@ async def test_a_slow_cluster_is_not_in_trouble() -> None:
         kafka.create("t")
         async with asking(kafka, [("t", 0)]) as pulse:
             await stays_well(pulse, 2 * ASK_SECONDS)
-            kafka.set_latency(0.3 * SILENT_SECONDS)  # an answer may need two, the first for the leader
+            kafka.set_latency(0.2 * SILENT_SECONDS)  # an answer may need two, the first for the leader
             await stays_well(pulse, 1.5 * SILENT_SECONDS)
 
 
@@ -88,3 +90,42 @@ async def test_cancelling_does_not_wait_for_an_answer() -> None:
             await trio.sleep(2 * ASK_SECONDS)
             cancelled = trio.current_time()
         assert trio.current_time() - cancelled < LATE
+
+
+async def test_answers_that_are_all_late_are_trouble_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse_module, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(pulse_module, "ASK_SECONDS", 0.1)
+    with open_mock_kafka() as kafka:
+        kafka.create("t")
+        async with asking(kafka, [("t", 0)]) as pulse:
+            await stays_well(pulse, 2 * ASK_SECONDS)  # it is connected
+            kafka.set_latency(0.8)
+            await until_trouble(pulse, is_there=True)
+            with trio.move_on_after(4):
+                await until_trouble(pulse, is_there=False)
+                pytest.fail("a late answer is taken for a sign of life")
+            kafka.set_latency(0)
+            await until_trouble(pulse, is_there=False)
+
+
+async def test_who_leads_nothing_any_more_is_not_silent() -> None:
+    with open_mock_kafka() as kafka:
+        kafka.create("t")
+        leaders = [("t", 0)]
+        async with asking(kafka, leaders) as pulse:
+            kafka.set_latency(60)
+            await until_trouble(pulse, is_there=True)
+            leaders.clear()
+            await until_trouble(pulse, is_there=False)
+
+
+async def test_without_a_thread_to_ask_in_it_is_in_trouble_and_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with open_mock_kafka() as kafka, no_threads(monkeypatch) as there_are_some:
+        kafka.create("t")
+        async with asking(kafka, [("t", 0)]) as pulse:
+            await until_trouble(pulse, is_there=True)
+            assert pulse.trouble == "Kafka cannot be asked whether it answers (can't start new thread)"
+            there_are_some()
+            await until_trouble(pulse, is_there=False)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ingest.errors import BadRequest, IngestError, KafkaUnavailable, Overloaded, TopicDenied, UnknownTopic
 from ingest.kafka.topics import ANSWER_SECONDS, LIST_SECONDS, MADE_AT_ONCE, MAKE_SECONDS, Topics, check_name
+from tests.kafka.broken_handles import no_threads
 from tests.mock_kafka import METADATA, MockKafka, open_mock_kafka
 
 
@@ -311,3 +312,20 @@ async def test_a_cluster_that_describes_no_topics_leaves_the_configured_limit(ka
     async with watched(kafka, describe=True) as topics:
         assert await topics.require("a") == 1000
         assert topics.batch_bytes is None
+
+
+async def test_without_a_thread_to_ask_in_it_is_in_trouble_and_tries_again(
+    kafka: MockKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with watched(kafka) as topics:
+        await topics.require("a")
+        with no_threads(monkeypatch) as there_are_some:
+            topics.doubt()
+            while topics.trouble is None:  # noqa: ASYNC110
+                await trio.sleep(0.01)  # it has to be looked at
+            assert topics.trouble == "Kafka cannot be asked for its topics (can't start new thread)"
+            with trio.testing.assert_no_checkpoints():
+                await topics.require("a")
+            there_are_some()
+            assert await topics.require("b") == 1000
+        assert topics.trouble is None

@@ -217,7 +217,7 @@ async def test_kafka_that_is_connected_and_silent_is_noticed() -> None:
         async with serving(config=config) as service:
             await service.until(ready=True)
             kafka.set_latency(30)
-            assert (await service.until(ready=False)).json["reasons"] == ["Kafka does not answer"]
+            assert (await service.until(ready=False)).json["reasons"] == ["Kafka does not answer in time"]
 
 
 async def test_connections_that_say_nothing_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
