@@ -7,6 +7,7 @@ import functools
 import logging
 import resource
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import trio
@@ -32,8 +33,9 @@ from ingest.settings import KafkaValue
 
 log = logging.getLogger(__name__)
 
-RESERVED_FILES = 64
-"""Descriptors kept from connections: librdkafka's sockets, listeners, standard streams, files."""
+RESERVED_FILES = 64, 256
+"""Descriptors kept from connections at the least and at the most, and between them a quarter of all: three
+clients of librdkafka have a socket and more for each broker, and there are the management port and files."""
 MOST_CONNECTIONS = 10_000
 CLOSING_SECONDS = 0.4
 """What a drain keeps of its grace for ending threads and librdkafka, after the last connection."""
@@ -296,7 +298,16 @@ async def _open_producer(config: Config, budget: Budget) -> AsyncIterator[tuple[
 
 
 def _most_connections(config: Config) -> int:
-    if config.limits.connections is not None:
-        return config.limits.connections
+    """As many as are configured, and as the limit of open files leaves."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, min(MOST_CONNECTIONS, files - RESERVED_FILES))
+    least, most = RESERVED_FILES
+    left = max(1, files - max(least, min(files // 4, most)))
+    if files == resource.RLIM_INFINITY:
+        left = sys.maxsize
+    wanted = config.limits.connections
+    if wanted is None:
+        return min(MOST_CONNECTIONS, left)
+    if wanted > left:
+        warning = f"limits.connections = {wanted}: the limit of {files} open files leaves {left}"
+        log.warning("config", extra={"warning": warning})
+    return min(wanted, left)

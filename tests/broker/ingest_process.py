@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import shlex
 import signal
 import subprocess
@@ -116,22 +117,22 @@ class IngestProcess:
         """How many descriptors it has open."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
+    def limit_files(self, files: int) -> None:
+        """Let it have no more open from now on, which it does not know."""
+        resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (files, files))
+
 
 @contextlib.asynccontextmanager
 async def open_ingest(
     *arguments: str,
     environ: Mapping[str, str] = {},
-    files: int | None = None,
     program: Sequence[str] = ("ingest",),
 ) -> AsyncIterator[IngestProcess]:
     """Run `ingest serve` on a free port; killed at the end if it still runs.
 
-    `files` limits what it may have open, as `ulimit -n` does, past which it cannot go.  `program` is a
-    module with the same command line, and arguments of its own before it.
+    `program` is a module with the same command line, and arguments of its own before it.
     """
     command = [sys.executable, "-m", *program, "serve", "--port", "0", *arguments]
-    if files is not None:
-        command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
     process = await trio.lowlevel.open_process(
         command,

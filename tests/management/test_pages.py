@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -298,6 +299,39 @@ async def test_every_metric_of_the_table_is_there_with_kafka_and_its_statistics(
     assert {metric.name for metric in METRICS} <= there
     assert "process_open_fds" in there
     assert "python_info" in there
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted", "most"),
+    [
+        (10, None, 1),
+        (256, None, 192),
+        (512, None, 384),
+        (1024, None, 768),
+        (20_000, None, 10_000),
+        (128, 1000, 64),
+        (20_000, 25_000, 19_744),
+        (20_000, 15_000, 15_000),
+        (resource.RLIM_INFINITY, None, 10_000),
+        (resource.RLIM_INFINITY, 25_000, 25_000),
+    ],
+)
+async def test_connections_are_as_many_as_open_files_leave(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    files: int,
+    wanted: int | None,
+    most: int,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    limits = ingest.Limits(connections=wanted)
+    async with serving(
+        MemoryProducer(), ingest.Config(http=ingest.HTTP(port=0), management=ON, limits=limits)
+    ) as service:
+        assert (await service.metrics())["ingest_connections_limit",] == most
+    warnings = [vars(line)["warning"] for line in caplog.records if line.message == "config"]
+    told = f"limits.connections = {wanted}: the limit of {files} open files leaves {most}"
+    assert (told in warnings) is (wanted is not None and wanted > most)
 
 
 async def test_openmetrics_is_given_to_who_accepts_it() -> None:

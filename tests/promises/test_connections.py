@@ -95,10 +95,9 @@ async def test_ten_thousand_connect_at_once(engine: str, cluster: MockKafka, rea
 
 
 async def test_no_descriptors_left(engine: str, cluster: MockKafka, reached: Reached) -> None:
-    # The cap is above the limit of files, so that the process does run out of them.
-    environ = {"INGEST_LIMITS__CONNECTIONS": "100000"}
     arguments = ("--http", engine, "--bootstrap-servers", cluster.address)
-    async with open_ingest(*arguments, environ=environ, files=FILES) as server:
+    async with open_ingest(*arguments) as server:
+        server.limit_files(FILES)  # after the cap was reckoned, so that the process does run out of them
         before = await connect(server)
         await ask(before)
         files = server.open_files()
