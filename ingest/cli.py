@@ -120,8 +120,9 @@ def serve(
         )
         check_settings(settings.producer_settings)  # before anything is opened or logged
         logs.configure(settings.log.format)
-        process.raise_file_limit()
-        code = trio.run(_serve, settings)
+        with logs.written_aside():
+            process.raise_file_limit()
+            code = trio.run(_serve, settings)
     raise typer.Exit(code)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -179,6 +181,17 @@ def test_a_signal_drains_and_exits_with_0(start: Start, end: signal.Signals) -> 
     assert re.search(
         r"drained accepted=1 delivered=1 failed=0 unknown=0 left_unknown=0 seconds=\d+\.\d+\n", drained
     )
+
+
+def test_a_log_that_nobody_reads_holds_up_neither_answers_nor_the_end(start: Start) -> None:
+    with start("serve", "--port", "0", "--access-log") as service:
+        url, _ = listening(service)
+        assert service.stderr is not None
+        fcntl.fcntl(service.stderr, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
+        for _ in range(100):
+            assert post(url, b"1") == 200
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(SECONDS) == 0
 
 
 def test_routes_topic_and_log_format_come_from_flags(start: Start, ingest: Ingest) -> None:

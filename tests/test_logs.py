@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import logging
+import os
 import re
+import select
+import threading
 from collections.abc import Iterator
 from typing import Literal
 
@@ -132,3 +137,72 @@ def test_events_below_info_are_left_out(capsys: pytest.CaptureFixture[str]) -> N
     logs.configure("text")
     log.debug("small talk")
     assert capsys.readouterr().err == ""
+
+
+# Written aside ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def narrow_pipe() -> Iterator[int]:
+    """Make a pipe standard error; gives its other end.  No fixture: pytest sets its own after those."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
+    with os.fdopen(writing, "w", encoding="utf-8") as standard_error, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stderr", standard_error)
+        yield reading
+    os.close(reading)
+
+
+def writes(thread: threading.Thread) -> bool:
+    return thread.name == "ingest log"
+
+
+def test_nobody_waits_for_a_reader_that_stands_still_and_what_is_dropped_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logs, "WAITING_BYTES", 10_000)
+    monkeypatch.setattr(logs, "FLUSH_SECONDS", 20)  # which is not waited for: it is read
+    written: list[str] = []
+
+    def read(descriptor: int) -> None:
+        with os.fdopen(descriptor, encoding="utf-8", closefd=False) as lines:
+            while not written or '"last"' not in written[-1]:
+                written.append(lines.readline())
+
+    with narrow_pipe() as reading:
+        logs.configure("json")
+        reader = threading.Thread(target=read, args=(reading,))
+        with logs.written_aside():
+            for number in range(5000):
+                log.info("line", extra={"number": number})
+            reader.start()
+            log.info("last", extra={"number": 5000})
+        reader.join()
+    events = [json.loads(line) for line in written]
+    dropped = [event["lines"] for event in events if event["event"] == "log lines dropped"]
+    numbers = [event["number"] for event in events if event["event"] != "log lines dropped"]
+    assert numbers == sorted(numbers)
+    assert len(numbers) + sum(dropped) == 5001
+    assert sum(dropped) > 4000
+    assert not any(map(writes, threading.enumerate()))
+
+
+def test_the_end_does_not_wait_for_a_reader_that_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "FLUSH_SECONDS", 0.1)
+    with narrow_pipe():
+        logs.configure("text")
+        with logs.written_aside():
+            for number in range(1000):
+                log.info("line", extra={"number": number})
+            assert any(map(writes, threading.enumerate()))
+        assert not any(map(writes, threading.enumerate()))
+
+
+def test_a_reader_that_has_gone_is_no_event() -> None:
+    with narrow_pipe() as reading:
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), reading)
+        logs.configure("text")
+        with logs.written_aside():
+            log.info("line")
+            log.info("line")
