@@ -236,7 +236,9 @@ class Topics:
             for name, most in answer.batches.items()
         }
         self.batch_bytes = min((most for most in answer.batches.values() if most is not None), default=None)
-        self._doubted = self._doubted or answer.undescribed > 0
+        # With nobody to lead them, nobody can be asked for a sign of life either: that does not stay so.
+        leaderless = bool(answer.batches) and not answer.leaders
+        self._doubted = self._doubted or leaderless or answer.undescribed > 0
 
     def _note_failure(self, error: KafkaError) -> None:
         if error.code() == KafkaError._TIMED_OUT and self._listed_at > -math.inf:

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import BadRequest, IngestError, KafkaUnavailable, Overloaded, TopicDenied, UnknownTopic
-from ingest.kafka.topics import ANSWER_SECONDS, LIST_SECONDS, MADE_AT_ONCE, MAKE_SECONDS, Topics, check_name
+from ingest.kafka.topics import (
+    ANSWER_SECONDS,
+    LIST_SECONDS,
+    MADE_AT_ONCE,
+    MAKE_SECONDS,
+    REFRESH_SECONDS,
+    Topics,
+    check_name,
+)
 from tests.kafka.broken_handles import no_threads
 from tests.mock_kafka import METADATA, MockKafka, open_mock_kafka
 
@@ -329,3 +337,18 @@ async def test_without_a_thread_to_ask_in_it_is_in_trouble_and_tries_again(
             there_are_some()
             assert await topics.require("b") == 1000
         assert topics.trouble is None
+
+
+async def test_while_topics_in_use_have_no_leader_they_are_listed_again_soon(kafka: MockKafka) -> None:
+    kafka.create("c")
+    async with watched(kafka, expected=["c"]) as topics:
+        await topics.require("c")
+        assert topics.leaders == [("c", 0)]
+        kafka.lead("c", 0, -1)
+        topics.doubt()
+        while topics.leaders:  # noqa: ASYNC110
+            await trio.sleep(0.01)  # it has to be looked at
+        kafka.lead("c", 0, 1)
+        with trio.fail_after(REFRESH_SECONDS / 2):
+            while not topics.leaders:  # noqa: ASYNC110
+                await trio.sleep(0.01)
