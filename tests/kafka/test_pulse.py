@@ -93,12 +93,12 @@ async def test_cancelling_does_not_wait_for_an_answer() -> None:
 
 
 async def test_answers_that_are_all_late_are_trouble_that_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulse_module, "SILENT_SECONDS", 0.5)
     monkeypatch.setattr(pulse_module, "ASK_SECONDS", 0.1)
     with open_mock_kafka() as kafka:
         kafka.create("t")
         async with asking(kafka, [("t", 0)]) as pulse:
             await stays_well(pulse, 2 * ASK_SECONDS)  # it is connected
+            monkeypatch.setattr(pulse_module, "SILENT_SECONDS", 0.5)
             kafka.set_latency(0.8)
             await until_trouble(pulse, is_there=True)
             with trio.move_on_after(4):
