@@ -137,7 +137,10 @@ class Limits(_Section, frozen=True, kw_only=True):
     """Bytes held for requests without an answer yet; beyond it, 503.  A record costs 512 beside its own,
     and 250 for each header (100 in a stream)."""
     connections: Annotated[int, Meta(ge=1)] | None = None
-    """Connections open at once; unset, 10,000.  A quarter of the open files, 64 to 256, is kept from them."""
+    """Connections open at once; a further one ends one without a request, of the client that has most.
+
+    Unset, 10,000.  A quarter of the open files, 64 to 256, is kept from them.
+    """
 
 
 class Timeouts(_Section, frozen=True, kw_only=True):

@@ -89,6 +89,7 @@ class Connection:
         "phase",
         "received_at",
         "request",
+        "since",
     )
 
     def __init__(
@@ -117,6 +118,8 @@ class Connection:
         self.deadline = math.inf
         """On Trio's clock; whoever sweeps calls `expire` once it has passed."""
         self.phase = Phase.IDLE
+        self.since = math.inf
+        """When it began to wait for its client, on Trio's clock; of no meaning in `Phase.ANSWER`."""
         self._stream = stream
         self._protocol = protocol
         self._handler = handler
@@ -216,7 +219,8 @@ class Connection:
             self.phase = Phase.IDLE
             if self._draining:
                 wait = min(wait, DRAIN_IDLE_SECONDS)
-            self.deadline = trio.current_time() + wait
+            self.since = trio.current_time()
+            self.deadline = self.since + wait
             try:
                 request = await self._receive_head()
             except IngestError as error:
@@ -248,8 +252,8 @@ class Connection:
                 return None
             if self._protocol.waiting_bytes:
                 if self.phase is Phase.IDLE:  # perhaps it came behind another request
-                    self.phase = Phase.HEAD
-                    self.deadline = trio.current_time() + self._timeouts.head_seconds
+                    self.phase, self.since = Phase.HEAD, trio.current_time()
+                    self.deadline = self.since + self._timeouts.head_seconds
                 self._hold_waiting(self.peer)
             self._protocol.receive_data(await self._read())
 
@@ -336,7 +340,7 @@ class Connection:
             self._protocol.receive_data(await self._receive_more())
 
     async def _receive_more(self) -> bytes | bytearray:
-        begun = trio.current_time()
+        self.since = begun = trio.current_time()
         self.phase, self.deadline = Phase.CONTENT, begun + self._allowance
         with trio.CancelScope() as reading:
             self._reading = reading
@@ -408,7 +412,8 @@ class Connection:
         if not data:
             return
         before = self.phase, self.deadline
-        self.phase, self.deadline = Phase.SEND, trio.current_time() + self._timeouts.send_seconds
+        self.since = trio.current_time()
+        self.phase, self.deadline = Phase.SEND, self.since + self._timeouts.send_seconds
         try:
             await self._stream.send_all(data)
         except _GONE as error:
@@ -430,7 +435,8 @@ class Connection:
 
     async def _linger(self) -> None:
         """Close our direction and read on: a close with unread input would reset the answer away."""
-        self.phase, self.deadline = Phase.LINGER, trio.current_time() + LINGER_SECONDS
+        self.since = trio.current_time()
+        self.phase, self.deadline = Phase.LINGER, self.since + LINGER_SECONDS
         self._release()
         del self._protocol  # and what it has read; nothing follows that it would be asked for
         if self.socket is not None:

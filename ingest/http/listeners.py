@@ -10,14 +10,13 @@ import contextlib
 import ctypes
 import errno
 import logging
-import math
 import select
 import socket
 import ssl
 import struct
 import sys
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Set
 
 import trio
 from trio_util import periodic
@@ -42,7 +41,12 @@ SWEEP_SECONDS = 0.5
 EXHAUSTED_SECONDS = 0.25
 """The pause before accepting again when the process or the kernel is out of descriptors or memory."""
 EVICTED_SECONDS = 0.05
-"""How long it takes at the most until another connection is looked for that can be ended for a new one."""
+"""How long a connection waits for its client at least before a new one may end it, and how long it takes at
+the most until such a one is looked for again."""
+EVICTED_AT_ONCE = 64
+"""How many connections are ended for new ones before other tasks get their turn."""
+WITHOUT_REQUEST = frozenset({Phase.IDLE, Phase.HEAD})
+"""What a connection without a request waits for."""
 HANDSHAKE_SECONDS = 0.1
 """How long a handshake that had begun may take to become a connection, when listening ends."""
 
@@ -117,12 +121,12 @@ class Listeners:
         *,
         tls: ssl.SSLContext | None = None,
         most: int,
-        evicts: bool = False,
+        evicts: Set[Phase] = WITHOUT_REQUEST,
     ) -> None:
         """`connect` makes the connection of a stream and a peer's address; `most` are open at once.
 
-        A further one waits in the kernel's queue, or where it `evicts`, ends another without a request in
-        hand.
+        A further one ends another that waits for its client in one of the phases `evicts`; where there is
+        none, it waits in the kernel's queue.
         """
         self.sockets = sockets
         self.connections: set[Connection] = set()
@@ -220,17 +224,20 @@ class Listeners:
             connection.hurry()
 
     async def _accept_from(self, listening: socket.socket) -> None:
+        evicted_at_once = 1
         while True:
             # A token before accept: a connection that cannot be served waits in the kernel's backlog.
             while len(self.connections) >= self.most:
-                if self._evicts:
-                    await self._evict_for(listening)
-                else:
+                await trio.lowlevel.wait_readable(listening)
+                if self._evict(evicted_at_once):
+                    evicted_at_once = min(2 * evicted_at_once, EVICTED_AT_ONCE)
+                with trio.move_on_after(EVICTED_SECONDS):
                     await self._one_left.wait()
             await trio.lowlevel.wait_readable(listening)
             try:
                 for _ in range(min(ACCEPTS_A_WAKE, self.most - len(self.connections))):
                     if not self._accept_one(listening):
+                        evicted_at_once = 1  # nobody waits any more
                         break
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
@@ -239,14 +246,25 @@ class Listeners:
                 self._faults(logging.ERROR, "accept failed", extra)
                 await trio.sleep(EXHAUSTED_SECONDS)
 
-    async def _evict_for(self, listening: socket.socket) -> None:
-        """Once somebody waits to be accepted, end the connection whose client is nearest to its deadline."""
-        await trio.lowlevel.wait_readable(listening)
-        nearest = min(self.connections, key=lambda connection: connection.deadline)
-        if nearest.deadline < math.inf:  # else all are being answered, or have not begun
-            nearest.abandon()
-        with trio.move_on_after(EVICTED_SECONDS):
-            await self._one_left.wait()
+    def _evict(self, most: int) -> bool:
+        """End connections of the peer that has most; whether there was one to end.
+
+        Those first that have waited longest, and nobody else's: a client that takes every connection must
+        not get those of others as well.
+        """
+        ((peer, _),) = Counter(connection.peer for connection in self.connections).most_common(1)
+        until = trio.current_time() - EVICTED_SECONDS
+        waiting = [
+            connection
+            for connection in self.connections
+            if connection.peer == peer and connection.phase in self._evicts and connection.since <= until
+        ]
+        waiting.sort(key=lambda connection: connection.since)
+        for connection in waiting[:most]:
+            # What has come is read first: a request may be lost in no other way.
+            if connection.socket is None or not connection.socket.readable():
+                connection.abandon()
+        return bool(waiting)
 
     def _accept_one(self, listening: socket.socket) -> bool:
         try:

@@ -13,7 +13,7 @@ from ingest.answers import error_response, json_response
 from ingest.config import Timeouts
 from ingest.errors import MethodNotAllowed, NotFound
 from ingest.faultlog import FaultLog
-from ingest.http.connection import Connection
+from ingest.http.connection import Connection, Phase
 from ingest.http.http1_protocol import HTTP1Protocol
 from ingest.http.listeners import Listeners
 from ingest.http.messages import Response
@@ -81,7 +81,7 @@ class Pages:
 
 async def serve_pages(sockets: list[socket.socket], pages: Pages) -> None:
     """Accept and answer until cancelled, which closes every connection."""
-    listeners = Listeners(sockets, pages.connect, most=MOST_CONNECTIONS, evicts=True)
+    listeners = Listeners(sockets, pages.connect, most=MOST_CONNECTIONS, evicts=set(Phase) - {Phase.ANSWER})
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listeners.sweep)
         nursery.start_soon(listeners.accept, nursery)

@@ -11,8 +11,8 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Set
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -22,8 +22,8 @@ from trio.testing import MockClock
 
 from ingest.config import HTTP, Timeouts
 from ingest.errors import ConfigError, IngestError
-from ingest.http.connection import Connection, Handler
-from ingest.http.listeners import Listeners, open_sockets, open_tls
+from ingest.http.connection import Connection, Handler, Phase
+from ingest.http.listeners import WITHOUT_REQUEST, Listeners, open_sockets, open_tls
 from ingest.http.messages import Response
 from ingest.http.protocol import HTTPProtocol
 from ingest.http.streams import ByteStream, TCPStream
@@ -35,6 +35,8 @@ CERTIFICATE = Path(__file__).with_name("localhost.pem")
 HANGS = 20.0
 
 GET = request("GET /")
+OTHER, ANOTHER = "127.0.0.2", "127.0.0.3"
+PATIENT = Timeouts(head_seconds=900, idle_seconds=900, send_seconds=900)
 
 MakeProtocol = Callable[[], HTTPProtocol]
 
@@ -78,9 +80,9 @@ class Place:
         self.nursery.start_soon(self.listeners.accept, self.nursery)
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[Client]:
+    async def client(self, address: str | None = None) -> AsyncIterator[Client]:
         stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
-        stream = await trio.open_tcp_stream(LOCALHOST, self.port)
+        stream = await trio.open_tcp_stream(LOCALHOST, self.port, local_address=address)
         if self._trusted is not None:
             stream = trio.SSLStream(stream, self._trusted, server_hostname="localhost", https_compatible=True)
         async with stream:
@@ -96,7 +98,7 @@ async def open_place(
     sockets: list[socket.socket] | None = None,
     timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
     tls: bool = False,
-    evicts: bool = False,
+    evicts: Set[Phase] = WITHOUT_REQUEST,
 ) -> AsyncIterator[Place]:
     def connect(stream: ByteStream, peer: str) -> Connection:
         return Connection(stream, peer, make_protocol(), handler, refuse, timeouts)
@@ -192,8 +194,8 @@ async def test_new_connection_ends_the_one_that_waits_for_its_client_where_that_
             return Response(200, content=50_000_000 * b"x")
         return Response(200)
 
-    patient = Timeouts(head_seconds=900, idle_seconds=900, send_seconds=900)
-    async with open_place(make_protocol, handle, most=2, timeouts=patient, evicts=True) as place:
+    every = set(Phase) - {Phase.ANSWER}
+    async with open_place(make_protocol, handle, most=2, timeouts=PATIENT, evicts=every) as place:
         place.accept()
         async with place.client() as busy, place.client() as waiting:
             await busy.send(request("GET /held"))
@@ -210,6 +212,57 @@ async def test_new_connection_ends_the_one_that_waits_for_its_client_where_that_
                 assert (await new.ask(GET)).status == 200
                 held.answer.set()
                 assert (await busy.answer()).status == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"G", GET], ids=["nothing", "a part of a head", "a request before"])
+async def test_client_with_every_connection_keeps_nobody_out(
+    make_protocol: MakeProtocol, sent: bytes
+) -> None:
+    async with open_place(make_protocol, echo, most=3, timeouts=PATIENT) as place, AsyncExitStack() as opened:
+        place.accept()
+        for _ in range(20):  # most of which wait in the kernel's queue themselves
+            client = await opened.enter_async_context(place.client(OTHER))
+            await client.send(sent)
+        async with place.client() as new:
+            assert (await new.ask(GET)).status == 200
+        assert len(place.listeners.connections) <= 3
+
+
+async def test_a_full_place_ends_what_waited_longest_of_who_has_most_and_nothing_else(
+    make_protocol: MakeProtocol,
+) -> None:
+    held = Held()
+
+    async def handle(exchange: Connection) -> Response:
+        return await (held if exchange.request.target == b"/held" else echo)(exchange)
+
+    async with (
+        open_place(make_protocol, handle, most=5, timeouts=PATIENT) as place,
+        AsyncExitStack() as opened,
+    ):
+
+        async def client(address: str, asked: bytes) -> Client:
+            client = await opened.enter_async_context(place.client(address))
+            await client.send(asked)
+            if asked is GET:
+                assert (await client.answer()).status == 200
+            return client
+
+        place.accept()
+        few = await client(ANOTHER, GET)
+        busy = await client(OTHER, request("GET /held"))
+        sending = await client(OTHER, request("POST /held", "Content-Length: 5"))
+        longest, later = await client(OTHER, GET), await client(OTHER, GET)
+        async with place.client() as new:
+            assert (await new.ask(GET)).status == 200
+            assert await longest.rest() == b""
+            held.answer.set()
+            for client_left in (busy, few, later):
+                if client_left is not busy:
+                    await client_left.send(GET)
+                assert (await client_left.answer()).status == 200
+            await sending.send(b"hello")
+            assert (await sending.answer()).status == 200
 
 
 async def test_handler_that_raises_does_not_end_the_loop(

@@ -8,17 +8,20 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
+import pytest
 import trio
 
 from tests.broker.ingest_process import IngestProcess, open_ingest
 from tests.client import request
 from tests.mock_kafka import MockKafka
-from tests.promises.crowd import connect, until
+from tests.promises.crowd import connect, open_crowd, until
 from tests.promises.others import open_others
 
 IDLE = 10_000
 ACCEPTED_WITHIN_SECONDS = 2.0
 IDLE_BYTES = 8_192
+MOST = 500
+TAKEN_SECONDS = 2.0
 FILES = 256
 EXHAUSTED_SECONDS = 5
 MOST_CPU = 0.05
@@ -92,6 +95,33 @@ async def test_ten_thousand_connect_at_once(engine: str, cluster: MockKafka, rea
     assert kept <= IDLE_BYTES
     assert others.were_served, others.answers
     assert waited <= OTHERS_WAIT_SECONDS
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"P", request("GET /")], ids=["nothing", "a part of a head", "a request before"]
+)
+async def test_one_client_takes_every_connection(
+    engine: str, cluster: MockKafka, sent: bytes, reached: Reached
+) -> None:
+    arguments = ("--http", engine, "--bootstrap-servers", cluster.address)
+    environ = {"INGEST_LIMITS__CONNECTIONS": str(MOST)}
+    async with (
+        open_ingest(*arguments, environ=environ) as server,
+        open_others(server) as others,
+        open_crowd(server, 2 * MOST) as crowd,
+    ):
+        for stream in crowd:
+            with contextlib.suppress(trio.BrokenResourceError):  # ended already for a later one
+                await stream.send_all(sent)
+        others.kept_seconds = 0.0
+        await trio.sleep(TAKEN_SECONDS)
+    reached(
+        14,
+        f"{engine}: `limits.connections` of {MOST} and twice as many of one client, idle after sending "
+        f"{len(sent)} bytes: others waited at most {others.slowest_seconds * 1000:.0f} ms",
+    )
+    assert others.were_served, others.answers
+    assert others.slowest_seconds <= OTHERS_WAIT_SECONDS
 
 
 async def test_no_descriptors_left(engine: str, cluster: MockKafka, reached: Reached) -> None:
