@@ -21,6 +21,7 @@ from ingest.kafka.producer import KafkaProducer, open_kafka_producer
 from ingest.records import Record
 
 PRODUCE = 0
+LIST_OFFSETS = 2
 METADATA = 3
 INIT_PRODUCER_ID = 22
 """Kafka's API keys (https://kafka.apache.org/protocol#protocol_api_keys)."""
