@@ -37,7 +37,11 @@ async def open_service(latency_seconds: float = LATENCY_SECONDS) -> AsyncIterato
 
     At its end everything that was answered 200, and nothing else, has been delivered.
     """
-    room = {"INGEST_LIMITS__HELD_BYTES": str(HELD_BYTES), "INGEST_LIMITS__REQUEST_BYTES": "65536"}
+    room = {
+        "INGEST_LIMITS__HELD_BYTES": str(HELD_BYTES),
+        "INGEST_LIMITS__REQUEST_BYTES": "16384",
+        "INGEST_LIMITS__RECORD_BYTES": "16384",
+    }
     async with (
         open_slow_kafka() as kafka,
         open_ingest("--bootstrap-servers", kafka.address, environ=room) as server,
