@@ -44,7 +44,11 @@ async def open_service(latency_seconds: float = LATENCY_SECONDS) -> AsyncIterato
     }
     async with (
         open_slow_kafka() as kafka,
-        open_ingest("--bootstrap-servers", kafka.address, environ=room) as server,
+        open_ingest(
+            # Its default follows record_bytes, and would make batches as small.
+            *("--bootstrap-servers", kafka.address, "--kafka", "message.max.bytes=1000000"),
+            environ=room,
+        ) as server,
     ):
         client = await server.connect()
         answer = await client.ask(request("POST /topics/load/records", content=b"first"))
