@@ -24,7 +24,7 @@ import ingest
 from ingest.producer import Ledger
 from ingest.testing import MemoryProducer, StallingProducer
 from tests.client import Client, chunk, request
-from tests.mock_kafka import open_mock_kafka
+from tests.mock_kafka import MockKafka, open_mock_kafka
 
 HANGS = 30.0
 CERTIFICATE = str(Path(__file__).parent / "http" / "localhost.pem")
@@ -75,6 +75,18 @@ async def _serve(
     task_status: trio.TaskStatus[ingest.Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     await ingest.serve(config, producer=producer, task_status=task_status)
+
+
+def before(
+    kafka: MockKafka, *, grace_seconds: float, settings: dict[str, int] | None = None
+) -> ingest.Config:
+    """A service before this cluster, with librdkafka's `settings`."""
+    return ingest.Config(
+        management=OFF,
+        http=FREE_PORT,
+        shutdown=ingest.Shutdown(grace_seconds=grace_seconds),
+        kafka={"bootstrap.servers": kafka.address, "log_level": 0, **(settings or {})},
+    )
 
 
 def drained(caplog: pytest.LogCaptureFixture) -> dict[str, int]:
@@ -279,12 +291,7 @@ async def test_what_the_grace_leaves_is_answered_before_the_connections_end(
     caplog.set_level(logging.INFO)
     with open_mock_kafka() as kafka:
         kafka.create("events")
-        config = ingest.Config(
-            management=OFF,
-            http=FREE_PORT,
-            shutdown=ingest.Shutdown(grace_seconds=1.5),
-            kafka={"bootstrap.servers": kafka.address, "log_level": 0},
-        )
+        config = before(kafka, grace_seconds=1.5)
         async with serving(config=config) as server, connect(server) as client:
             assert (await client.ask(POST)).status == 200
             kafka.down()
@@ -335,12 +342,7 @@ async def test_content_without_an_end_is_answered_before_the_grace_ends(
 async def test_a_drain_does_not_wait_for_linger_while_connections_are_open() -> None:
     with open_mock_kafka() as kafka:
         kafka.create("events")
-        config = ingest.Config(
-            management=OFF,
-            http=FREE_PORT,
-            shutdown=ingest.Shutdown(grace_seconds=4),
-            kafka={"bootstrap.servers": kafka.address, "log_level": 0, "linger.ms": 7000},
-        )
+        config = before(kafka, grace_seconds=4, settings={"linger.ms": 7000})
         async with serving(config=config) as server, AsyncExitStack() as clients:
             waiting, queued, unfinished, late = [
                 await clients.enter_async_context(connect(server)) for _ in range(4)
@@ -363,12 +365,7 @@ async def test_a_drain_does_not_wait_for_linger_while_connections_are_open() -> 
 async def test_lines_that_come_until_a_drain_waits_no_more_are_delivered() -> None:
     with open_mock_kafka() as kafka:
         kafka.create("events")
-        config = ingest.Config(
-            management=OFF,
-            http=FREE_PORT,
-            shutdown=ingest.Shutdown(grace_seconds=3),
-            kafka={"bootstrap.servers": kafka.address, "log_level": 0},
-        )
+        config = before(kafka, grace_seconds=3)
         async with serving(config=config) as server, connect(server) as client:
             assert (await client.ask(POST)).status == 200
             kafka.set_latency(0.2)

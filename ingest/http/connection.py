@@ -216,11 +216,9 @@ class Connection:
     async def _serve_requests(self) -> None:
         wait = self._timeouts.head_seconds
         while True:
-            self.phase = Phase.IDLE
             if self._draining:
                 wait = min(wait, DRAIN_IDLE_SECONDS)
-            self.since = trio.current_time()
-            self.deadline = self.since + wait
+            self._wait_for_client(Phase.IDLE, wait)
             try:
                 request = await self._receive_head()
             except IngestError as error:
@@ -252,8 +250,7 @@ class Connection:
                 return None
             if self._protocol.waiting_bytes:
                 if self.phase is Phase.IDLE:  # perhaps it came behind another request
-                    self.phase, self.since = Phase.HEAD, trio.current_time()
-                    self.deadline = self.since + self._timeouts.head_seconds
+                    self._wait_for_client(Phase.HEAD, self._timeouts.head_seconds)
                 self._hold_waiting(self.peer)
             self._protocol.receive_data(await self._read())
 
@@ -340,8 +337,7 @@ class Connection:
             self._protocol.receive_data(await self._receive_more())
 
     async def _receive_more(self) -> bytes | bytearray:
-        self.since = begun = trio.current_time()
-        self.phase, self.deadline = Phase.CONTENT, begun + self._allowance
+        self._wait_for_client(Phase.CONTENT, self._allowance)
         with trio.CancelScope() as reading:
             self._reading = reading
             if self._hurrying:
@@ -352,7 +348,7 @@ class Connection:
             data = await self._read()
         self._reading = None
         self.received_at = trio.current_time()
-        self._allowance -= self.received_at - begun
+        self._allowance -= self.received_at - self.since
         self.phase, self.deadline = Phase.ANSWER, math.inf
         if reading.cancelled_caught:
             self._unread = True
@@ -363,6 +359,10 @@ class Connection:
                 f"a second are asked for after {self._timeouts.body_grace_seconds:g} seconds"
             )
         return data
+
+    def _wait_for_client(self, phase: Phase, seconds: float) -> None:
+        self.since = trio.current_time()
+        self.phase, self.deadline = phase, self.since + seconds
 
     def _hold_waiting(self, peer: str | None) -> None:
         """Charge what was read and has to wait; raises `Overloaded` where there is no room for it."""
@@ -412,8 +412,7 @@ class Connection:
         if not data:
             return
         before = self.phase, self.deadline
-        self.since = trio.current_time()
-        self.phase, self.deadline = Phase.SEND, self.since + self._timeouts.send_seconds
+        self._wait_for_client(Phase.SEND, self._timeouts.send_seconds)
         try:
             await self._stream.send_all(data)
         except _GONE as error:
@@ -435,8 +434,7 @@ class Connection:
 
     async def _linger(self) -> None:
         """Close our direction and read on: a close with unread input would reset the answer away."""
-        self.since = trio.current_time()
-        self.phase, self.deadline = Phase.LINGER, self.since + LINGER_SECONDS
+        self._wait_for_client(Phase.LINGER, LINGER_SECONDS)
         self._release()
         del self._protocol  # and what it has read; nothing follows that it would be asked for
         if self.socket is not None:

@@ -65,7 +65,9 @@ async def watched(
     await trio.to_thread.run_sync(topics.close)
 
 
-async def unreachable(topics: Topics) -> None:
+async def go_down(kafka: MockKafka, topics: Topics) -> None:
+    kafka.down()
+    topics.doubt()
     while topics.reachable:  # noqa: ASYNC110
         await trio.sleep(0.01)  # it has to be looked at
 
@@ -213,9 +215,7 @@ async def test_without_kafka_every_topic_is_unavailable_and_comes_back_with_it(k
 async def test_a_topic_in_use_is_unavailable_while_the_brokers_are_down(kafka: MockKafka) -> None:
     async with watched(kafka) as topics:
         await topics.require("a")
-        kafka.down()
-        topics.doubt()
-        await unreachable(topics)
+        await go_down(kafka, topics)
         with trio.testing.assert_no_checkpoints(), pytest.raises(KafkaUnavailable):
             await topics.require("a")
 
@@ -223,9 +223,7 @@ async def test_a_topic_in_use_is_unavailable_while_the_brokers_are_down(kafka: M
 async def test_brokers_that_come_back_slow_are_used_again(kafka: MockKafka) -> None:
     async with watched(kafka) as topics:
         await topics.require("a")
-        kafka.down()
-        topics.doubt()
-        await unreachable(topics)
+        await go_down(kafka, topics)
         kafka.set_latency(1.5 * ANSWER_SECONDS)  # no look at the cluster succeeds from here on
         kafka.up()
         while not topics.reachable:  # noqa: ASYNC110
