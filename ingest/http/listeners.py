@@ -80,8 +80,9 @@ def open_sockets(host: str, port: int, *, option: str = "http") -> list[socket.s
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # What is accepted has it from here.
+            # What is accepted has both from here.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             listening.bind((address[0], port, *address[2:]))
             port = listening.getsockname()[1]
             listening.listen(BACKLOG)
@@ -135,7 +136,7 @@ class Listeners:
         self._evicts = evicts
         self.most = most
         """How many connections can be open at once."""
-        self._accepted: deque[Connection] = deque()
+        self._accepted: deque[tuple[socket.socket, str]] = deque()  # and not begun yet
         self._one_accepted = trio.Event()
         self._one_left = trio.Event()
         self._draining = False
@@ -227,7 +228,7 @@ class Listeners:
         evicted_at_once = 1
         while True:
             # A token before accept: a connection that cannot be served waits in the kernel's backlog.
-            while len(self.connections) >= self.most:
+            while self._open >= self.most:
                 await trio.lowlevel.wait_readable(listening)
                 if self._evict(evicted_at_once):
                     evicted_at_once = min(2 * evicted_at_once, EVICTED_AT_ONCE)
@@ -235,7 +236,7 @@ class Listeners:
                     await self._one_left.wait()
             await trio.lowlevel.wait_readable(listening)
             try:
-                for _ in range(min(ACCEPTS_A_WAKE, self.most - len(self.connections))):
+                for _ in range(min(ACCEPTS_A_WAKE, self.most - self._open)):
                     if not self._accept_one(listening):
                         evicted_at_once = 1  # nobody waits any more
                         break
@@ -252,7 +253,8 @@ class Listeners:
         Those first that have waited longest, and nobody else's: a client that takes every connection must
         not get those of others as well.
         """
-        ((peer, _),) = Counter(connection.peer for connection in self.connections).most_common(1)
+        peers = [connection.peer for connection in self.connections] + [peer for _, peer in self._accepted]
+        ((peer, _),) = Counter(peers).most_common(1)
         until = trio.current_time() - EVICTED_SECONDS
         waiting = [
             connection
@@ -275,27 +277,30 @@ class Listeners:
             if error.errno in _EXHAUSTED or error.errno == errno.EBADF:
                 raise
             return True  # the client took its connection back (accept(2) passes such errors on)
-        accepted.setblocking(False)
-        with contextlib.suppress(OSError):  # BSD's kernels refuse it on a connection that was reset already
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream: ByteStream
-        if self._tls is None:
-            stream = TCPStream(accepted)
-        else:
-            stream = trio.SSLStream(TCPStream(accepted), self._tls, server_side=True, https_compatible=True)
-        connection = self._connect(stream, address[0])
-        if self._draining:
-            connection.drain()
-        self.connections.add(connection)
-        self._accepted.append(connection)
+        # No more is done here than has to be: the kernel's queue fills as fast as another core can connect.
+        self._accepted.append((accepted, address[0]))
         self._one_accepted.set()
         return True
 
     def _begin(self, connections: trio.Nursery, most: int) -> None:
         for _ in range(min(most, len(self._accepted))):
-            connections.start_soon(self._serve, self._accepted.popleft())
+            accepted, peer = self._accepted.popleft()
+            accepted.setblocking(False)
+            tcp = TCPStream(accepted)
+            stream: ByteStream = tcp
+            if self._tls is not None:
+                stream = trio.SSLStream(tcp, self._tls, server_side=True, https_compatible=True)
+            connection = self._connect(stream, peer)
+            if self._draining:
+                connection.drain()
+            self.connections.add(connection)
+            connections.start_soon(self._serve, connection)
         if not self._accepted:
             self._one_accepted = trio.Event()
+
+    @property
+    def _open(self) -> int:
+        return len(self.connections) + len(self._accepted)
 
     async def _serve(self, connection: Connection) -> None:
         try:
