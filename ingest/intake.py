@@ -30,7 +30,7 @@ from ingest.routing import Router
 from ingest.streaming import Stream, Streams
 
 TURN_BYTES = 65_536
-"""Content above this waits for its turn to be looked into; below it, reading it takes as long."""
+"""Content above this waits for its turn to become a record; below it, reading it takes as long."""
 GROWTH_BYTES = 65_536
 """By how much the hold of content of unknown length grows at a time."""
 
@@ -39,9 +39,20 @@ class Intake:
     """Handles requests, for `ingest.http.connection.Connection`."""
 
     def __init__(
-        self, config: Config, producer: Producer, budget: Budget, metrics: Metrics, faults: FaultLog
+        self,
+        config: Config,
+        producer: Producer,
+        budget: Budget,
+        metrics: Metrics,
+        faults: FaultLog,
+        turn: trio.Lock,
     ) -> None:
-        """Counts with `metrics`, and logs bugs through `faults`."""
+        """Counts with `metrics`, and logs bugs through `faults`.
+
+        Whoever has the `turn` may compute for a batch's or a large record's length; it comes round once in
+        each pass of the loop.  Without it twenty streams would have a batch each in one pass, and everybody
+        else would wait.
+        """
         self._router = Router(config.all_routes)
         # What a head asks for depends on nothing else, so for a head that is remembered it is too.
         self._remembered = functools.lru_cache(REMEMBERED_HEADS)(self._read_intent)
@@ -53,7 +64,8 @@ class Intake:
         self._metrics = metrics
         self._access_log = config.log.access
         self._faults = faults
-        self._streams = Streams()
+        self._streams = Streams(turn)
+        self._turn = turn
         # An id that no other process gives: a random part of this process's own, then a count.
         self._ids = (
             b"%s-%x" % (prefix, count)
@@ -150,10 +162,8 @@ class Intake:
                     self._check_length(len(received), intent, record_bytes, more=True)
                     while hold.size < fixed + len(received):
                         hold.grow(GROWTH_BYTES)
-            content = bytes(received)
-            del received
             # Whoever is told 202 does not wait, and the record that waits has no head.
-            hold.shrink(fixed + len(content) - (exchange.head_cost if intent.queued else 0))
+            hold.shrink(fixed + len(received) - (exchange.head_cost if intent.queued else 0))
             hold.finish()
             if wait_seconds:
                 # One deadline for the wait for room and the one for the report; how long the content took,
@@ -161,14 +171,13 @@ class Intake:
                 deadline = trio.current_time() + self._answer_seconds - waited
                 wait_seconds = max(0.0, wait_seconds - waited)
             if intent.match.tombstone:
-                if content:
+                if received:
                     raise BadRequest("DELETE writes a record without a value, so it has no content")
                 record = intent.like
             else:
-                looks = intent.key_path is not None and len(content) > TURN_BYTES
-                async with self._streams.turn if looks else contextlib.nullcontext():
+                async with self._turn if len(received) > TURN_BYTES else contextlib.nullcontext():
                     record = plain.read(
-                        content, intent.like, key_field=intent.key_path, record_bytes=record_bytes
+                        bytes(received), intent.like, key_field=intent.key_path, record_bytes=record_bytes
                     )
         except BaseException:
             hold.release()
@@ -176,7 +185,7 @@ class Intake:
         delivery = await self._producer.submit(
             (record,), hold=hold, wait_seconds=wait_seconds, deadline=deadline
         )
-        del record, content  # the producer lets go of what librdkafka has copied, and so do we
+        del record, received  # the producer lets go of what librdkafka has copied, and so do we
         if intent.queued:
             delivery.promise_no_more()
             return queued_response(intent.like.topic, minimal=intent.minimal), 1

@@ -66,6 +66,8 @@ class Server:
         """What requests are sent with; an embedding program may send with it too."""
         self.stop_requested = trio.Event()
         """Set by `shutdown`; from then on the service drains."""
+        self.drained = False
+        """Whether `shutdown` came to its end; stays false where the service was abandoned."""
         self.metrics = metrics
         """Its metrics: a collector, for a registry of prometheus-client's."""
         self._stopped = stopped
@@ -162,13 +164,15 @@ async def serve(
                     taker, own_kafka, statistics = kafka, kafka, lambda: kafka.statistics
                 metrics, readiness = Metrics(), Readiness()
                 faults = FaultLog(log)
-                intake = Intake(config, taker, budget, metrics, faults)
+                turn = trio.Lock()
+                intake = Intake(config, taker, budget, metrics, faults, turn)
                 make_protocol = engine(config.http.engine)
 
                 def connect(stream: ByteStream, peer: str) -> Connection:
                     refuse = functools.partial(intake.refuse, peer)
-                    protocol = make_protocol()
-                    return Connection(stream, peer, protocol, intake, refuse, config.timeouts, faults, budget)
+                    return Connection(
+                        stream, peer, make_protocol(), intake, refuse, config.timeouts, faults, budget, turn
+                    )
 
                 listeners = Listeners(sockets, connect, tls=tls, most=_most_connections(config))
                 gauges = _gauges(budget, listeners)
@@ -186,7 +190,7 @@ async def serve(
                     watching.cancel_scope.cancel()
         finally:
             if server is not None:
-                _log_end(server, began)
+                _end(server, began)
 
 
 def _url(scheme: str, sockets: list[socket.socket]) -> str:
@@ -209,12 +213,13 @@ def _gauges(budget: Budget, listeners: Listeners) -> dict[str, Callable[[], floa
     }
 
 
-def _log_end(server: Server, began: float | None) -> None:
-    """The last line: what became of every record.  `began` is when the drain did; None: abandoned."""
+def _end(server: Server, began: float | None) -> None:
+    """Log the last line: what became of every record.  `began` is when the drain did; None: abandoned."""
     sums = {name: getattr(server.ledger, name) for name in ("accepted", "delivered", "failed", "unknown")}
     if began is None:
         log.warning("abandoned", extra=sums)
     else:
+        server.drained = True
         seconds = round(trio.current_time() - began, 2)
         log.info("drained", extra={**sums, "left_unknown": server.left_unknown, "seconds": seconds})
 

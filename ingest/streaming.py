@@ -40,15 +40,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Streams:
-    """What the streams of one service share, and its large records."""
+    """What the streams of one service share."""
 
-    def __init__(self) -> None:
-        self.turn = trio.Lock()
-        """Whoever has it may compute for a batch's or a large record's length; it comes round once in each
-        pass of the loop.
-
-        Without it twenty streams would have a batch each in one pass, and everybody else would wait.
-        """
+    def __init__(self, turn: trio.Lock) -> None:
+        self.turn = turn
+        """To compute for a batch's length; see `Intake`."""
         self.batches = 0
         """Batches that have no report, or whose results the client has not taken yet."""
 

@@ -38,7 +38,7 @@ class Exchanges:
         self.budget = budget
         self.connections: list[Connection] = []
         self._intake = Intake(
-            config, producer, budget, Metrics(), FaultLog(logging.getLogger("ingest.tests"))
+            config, producer, budget, Metrics(), FaultLog(logging.getLogger("ingest.tests")), trio.Lock()
         )
         self._timeouts = config.timeouts
         self._nursery = nursery

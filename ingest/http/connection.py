@@ -20,7 +20,7 @@ from ingest.config import Timeouts
 from ingest.errors import Draining, IngestError, UploadTooSlow
 from ingest.faultlog import FaultLog
 from ingest.http.messages import Content, Request, Response
-from ingest.http.protocol import HTTPProtocol, Signal
+from ingest.http.protocol import Event, HTTPProtocol, Signal
 from ingest.http.streams import ByteStream, TCPStream
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class Connection:
         "_scope",
         "_stream",
         "_timeouts",
+        "_turn",
         "_unread",
         "content_bytes",
         "deadline",
@@ -102,11 +103,13 @@ class Connection:
         timeouts: Timeouts,
         faults: FaultLog | None = None,
         budget: Budget | None = None,
+        turn: trio.Lock | None = None,
     ) -> None:
         """`peer` names the client for accounting; `refuse` answers what could not be read.
 
-        Bugs are logged through `faults`, which connections may share.  What was read and has to wait,
-        of heads, trailers and later requests, is charged to `budget`, if there is one.
+        Bugs are logged through `faults`, and whose content comes in small chunks has it read while it has
+        the `turn`; both may be shared.  What was read and has to wait, of heads, trailers and later
+        requests, is charged to `budget`, if there is one.
         """
         self.peer = peer
         self.request: Request
@@ -126,6 +129,7 @@ class Connection:
         self._refuse_with = refuse
         self._timeouts = timeouts
         self._budget = budget
+        self._turn = turn or trio.Lock()
         self._held: Hold | None = None  # of what was read and has to wait
         self._faults = faults
         self._scope = trio.CancelScope()
@@ -240,7 +244,7 @@ class Connection:
         self._release()
         if self._protocol.waiting_bytes:  # behind another request
             self._hold_waiting(self.peer)
-            await self._let_others_go_on()
+            await trio.lowlevel.checkpoint()
         while True:
             event = self._protocol.next_event()
             if isinstance(event, Request):
@@ -276,10 +280,15 @@ class Connection:
         del self.request
         return True
 
-    async def _let_others_go_on(self) -> None:
-        """A client that has sent more than is read at once must not keep the others from the loop."""
-        if self._protocol.waiting_bytes:
-            await trio.lowlevel.checkpoint()
+    async def _next_event(self) -> Event:
+        """The next event, in our turn where it comes behind another of the same read.
+
+        Sixty-four kilobytes can have ten thousand chunks, and fifty clients at once send that.
+        """
+        if not self._protocol.waiting_bytes:
+            return self._protocol.next_event()
+        async with self._turn:
+            return self._protocol.next_event()
 
     async def _can_keep(self) -> bool:
         """Whether content that nobody has read leaves the connection usable: here, or short.
@@ -288,8 +297,8 @@ class Connection:
         """
         if not self._complete and not self._owes_continue and not self._unread:
             with contextlib.suppress(IngestError):
-                while isinstance(event := self._protocol.next_event(), Content):
-                    await self._let_others_go_on()
+                while isinstance(event := await self._next_event(), Content):
+                    pass
                 self._complete = event is Signal.END_OF_MESSAGE
                 length = self.request.content_length
                 return self._complete or (length is not None and length <= DISCARD_BYTES)
@@ -318,11 +327,10 @@ class Connection:
         if self._owes_continue:
             self._owes_continue = False
             await self._transmit(self._protocol.send_head(CONTINUE))
-        if self.content_bytes and self.request.content_length is None:
-            # Now, and not after each piece: others go on meanwhile, so what has come is paid for first.
-            await self._let_others_go_on()
+        # Not after each piece: others go on meanwhile, so what has come is paid for first.
+        chunked = self.content_bytes > 0 and self.request.content_length is None
+        event = await self._next_event() if chunked else self._protocol.next_event()
         while True:
-            event = self._protocol.next_event()
             if isinstance(event, Content):
                 # No more than the grace: who sent fast for a while must not hang for as long after it.
                 earned = len(event.data) / self._timeouts.body_bytes_per_second
@@ -335,6 +343,7 @@ class Connection:
                 return b""
             self._hold_waiting(None)  # of trailers; its content already counts as its client's
             self._protocol.receive_data(await self._receive_more())
+            event = self._protocol.next_event()
 
     async def _receive_more(self) -> bytes | bytearray:
         self._wait_for_client(Phase.CONTENT, self._allowance)
