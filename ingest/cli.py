@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import trio
@@ -122,6 +123,7 @@ def serve(
         logs.configure(settings.log.format)
         with logs.written_aside():
             process.raise_file_limit()
+            process.share_interpreter()
             code = trio.run(_serve, settings)
     raise typer.Exit(code)
 
@@ -201,37 +203,56 @@ def _leaves(group: BaseExceptionGroup[ConfigError]) -> Iterator[ConfigError]:
 async def _serve(config: ingest.Config) -> int:
     """Serve until a signal; returns the exit code."""
     server: ingest.Server | None = None
-    drained = False
     stops = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
         stops.append(signal.SIGHUP)
-    # What comes after the end must not take the place of its exit code, as the default action would.
-    for each in stops:
-        signal.signal(each, signal.SIG_IGN)
-    with trio.open_signal_receiver(*stops) as signals:
-        async with trio.open_nursery() as nursery:
-            abandoning = nursery.cancel_scope
+    async with trio.open_nursery() as nursery:
+        abandoning = nursery.cancel_scope
 
-            async def obey() -> None:
-                await anext(signals)
-                if server is None:
-                    abandoning.cancel()
-                    return
-                notify("STOPPING=1")
-                nursery.start_soon(server.shutdown)
-                await anext(signals)
+        async def obey(task_status: trio.TaskStatus[None]) -> None:
+            await _next_signal(stops, task_status)
+            if server is None:
                 abandoning.cancel()
+                return
+            notify("STOPPING=1")
+            nursery.start_soon(server.shutdown)
+            await _next_signal(stops)
+            abandoning.cancel()
 
-            async with trio.open_nursery() as serving:
-                nursery.start_soon(obey)
-                server = await serving.start(ingest.serve, config)
-                notify("READY=1")
-            drained = True
-            nursery.cancel_scope.cancel()
+        await nursery.start(obey)
+        async with trio.open_nursery() as serving:
+            server = await serving.start(ingest.serve, config)
+            notify("READY=1")
+        nursery.cancel_scope.cancel()
     if server is None:
         return 0
     ledger = server.ledger
-    return 1 if not drained or server.left_unknown or ledger.lost or ledger.pending else 0
+    return 1 if not server.drained or server.left_unknown or ledger.lost or ledger.pending else 0
+
+
+async def _next_signal(
+    stops: list[signal.Signals], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Wait for one of the signals.  Afterwards they are ignored: the exit code stays what it is.
+
+    The handler ignores what follows before it does anything else, since Python would run it inside itself
+    for signals that come fast, until its stack is full.
+    """
+    came = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def note(signum: int, _frame: FrameType | None) -> None:
+        signal.signal(signum, signal.SIG_IGN)
+        token.run_sync_soon(came.set)
+
+    for each in stops:
+        signal.signal(each, note)
+    task_status.started()
+    try:
+        await came.wait()
+    finally:
+        for each in stops:
+            signal.signal(each, signal.SIG_IGN)
 
 
 def _inside_broker() -> str:

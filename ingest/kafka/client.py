@@ -156,15 +156,19 @@ class KafkaClient:
     ) -> bool:
         """Enqueue up to `most` records; False where librdkafka takes none now, or none any more.
 
-        `produce` holds the interpreter's lock from its beginning to its end, so a thread for it would serve
-        nobody.  Records that are refused are noted in `refused`.
+        A large record counts as one for each `COPIED_BYTES` of it.  `produce` holds the interpreter's lock
+        from its beginning to its end, so a thread for it would serve nobody.  Records that are refused are
+        noted in `refused`.
         """
         for delivery in batch:
-            end = min(len(delivery.records), delivery.handed + most)
-            most -= end - delivery.handed
-            for index in range(delivery.handed, end):
+            records = delivery.records
+            for index in range(delivery.handed, len(records)):
+                if most <= 0:
+                    return True
                 if self.given_up:
                     return False
+                value = records[index].value
+                most -= 1 if value is None else 1 + len(value) // COPIED_BYTES
                 try:
                     error = self._produce(self._handle, delivery, index)
                 except BufferError:

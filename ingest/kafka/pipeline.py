@@ -11,12 +11,13 @@ import contextlib
 import functools
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import trio
 from confluent_kafka import KafkaError
-from trio_util import AsyncValue
+from trio_util import AsyncValue, RepeatedEvent
 
 from ingest.errors import ConfigError, DeliveryUnknown, IngestError, UnknownTopic
 from ingest.faultlog import FaultLog
@@ -39,6 +40,12 @@ LEAST_BATCH_BYTES = 65_536
 REPORTS_A_TURN = 64
 """How many reports are taken before other tasks get their turn: each may wake one that writes an answer,
 and a slow broker's come by the thousand."""
+GLANCE_SECONDS = 0.001
+"""How long it waits where librdkafka has nothing to report on: it is only to be seen that it comes back."""
+BUSY_SECONDS = 0.0001
+"""A pass of the loop that takes longer has something to do.  While it has, reports are looked for after each
+pass: a thread that waits for them hardly gets the interpreter's lock, which such a loop takes back at once
+whenever it lets go of it."""
 UNPOLLED_SECONDS = 2.0
 """After so long without a round of the thread that waits, something is wrong with it."""
 PURGE_SECONDS = 2.0
@@ -75,6 +82,7 @@ class Pipeline:
         self._answer_seconds = answer_seconds
         self._make_client = functools.partial(KafkaClient, self._settings, stamps=stamps)
         self._unsettled = unsettled
+        self._handed_over = RepeatedEvent()
         self._batch: list[Delivery] = []  # out of the channel, and not handed over to the end
         self._client = self._make_client()
         self._outdated = trio.Event()  # the client is to be replaced
@@ -254,6 +262,7 @@ class Pipeline:
         """Hand over a turn's part of the batch; False where librdkafka takes none now."""
         refused: list[tuple[Delivery, int, IngestError]] = []
         took = client.hand_over(self._batch, refused, RECORDS_A_TURN)
+        self._handed_over.set()
         if client.failure is not None:
             self._fail(client.failure)
         for delivery, index, refusal in refused:
@@ -274,13 +283,19 @@ class Pipeline:
 
     async def _collect(self, client: KafkaClient, worker: Worker) -> None:
         while True:
-            if self._take(client.collect(REPORTS_A_TURN)):
-                # While there are reports no thread is needed.  Not to be cancelled: it is asked for those
-                # of a purge, too.
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            else:
+            took = self._take(client.collect(REPORTS_A_TURN))
+            began = time.perf_counter()
+            # Not to be cancelled: it is asked for the reports of a purge, too.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            busy = time.perf_counter() - began > BUSY_SECONDS
+            seconds = POLL_SECONDS
+            if not client.pending:
+                with trio.move_on_after(seconds):
+                    await self._handed_over.wait()
+                seconds = GLANCE_SECONDS
+            if not client.pending or not (took or (busy and not self.flushing)):
                 await trio.lowlevel.checkpoint_if_cancelled()
-                wait = functools.partial(client.wait, POLL_SECONDS, flush=self.flushing)
+                wait = functools.partial(client.wait, seconds, flush=self.flushing)
                 try:
                     await self._in_thread(wait, worker=worker)
                 except Stuck:
