@@ -125,6 +125,8 @@ class Journal:
         self.statuses: Counter[int] = Counter()
         """How many requests were answered with which status so far."""
         self.slowest_seconds = 0.0
+        self.crossed = 0
+        """How many requests met the server's close on their way; they are none of `requests`."""
         self._connections = itertools.count()
         self._numbers = 0
         self._changed = trio.Event()

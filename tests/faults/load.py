@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
+import os
 import select
 import socket
 import struct
@@ -155,18 +156,24 @@ class Senders:
         return fields.get("connection") == "close"
 
 
-def has_ended(client: Client) -> bool:
+def has_ended(client: Client, events: int = select.POLLIN) -> bool:
     """Whether the connection has been closed already: nobody sends a request into that."""
     assert isinstance(client.stream, trio.SocketStream)
     if client.stream.socket.fileno() < 0:
         return True  # by `reset`
     poll = select.poll()
-    poll.register(client.stream.socket, select.POLLIN)
+    poll.register(client.stream.socket, events)
     return bool(poll.poll(0))
 
 
 async def ask_for_one(client: Client, journal: Journal, connection: int, topic: str) -> Answer | None:
-    """Send one record and note the answer; None where the connection ended without one, or had before."""
+    """Send one record and note the answer; None where the connection ended without one, or had before.
+
+    A server may close a connection at the moment at which its client begins to send.  Where it had closed
+    when the request was on its way, and not yet just before, nobody can answer (RFC 9112, section 9.6):
+    the journal counts such crossings, and has the request no more.
+    """
+    assert isinstance(client.stream, trio.SocketStream)
     sent = journal.begin(connection, [None], 100)
     data = request(f"POST /topics/{topic}/records", content=sent.values()[0])
     began = trio.current_time()
@@ -174,10 +181,17 @@ async def ask_for_one(client: Client, journal: Journal, connection: int, topic: 
     if has_ended(client):  # looked at last: nothing lies between this and sending
         journal.requests.remove(sent)
         return None
+    crossed = False
     with contextlib.suppress(*BROKEN):
-        answer = await client.ask(data)
+        assert os.write(client.stream.socket.fileno(), data) == len(data)
+        crossed = has_ended(client, select.POLLRDHUP)
+        answer = await client.answer()
         sent.note_single(answer)
-    journal.end(sent, trio.current_time() - began)
+    if crossed and answer is None:
+        journal.requests.remove(sent)
+        journal.crossed += 1
+    else:
+        journal.end(sent, trio.current_time() - began)
     return answer
 
 

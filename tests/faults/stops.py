@@ -12,7 +12,7 @@ import trio
 from tests.broker.ingest_process import IngestProcess, open_ingest
 from tests.broker.kafka_server import RealKafka
 from tests.client import Client
-from tests.faults.journal import Journal
+from tests.faults.journal import Fate, Journal
 from tests.faults.load import BROKEN, Load, Senders, ask_for_one
 from tests.faults.verdict import Verdict, judge
 
@@ -44,7 +44,8 @@ class Stop(NamedTuple):
         drained = self.drained
         assert drained["accepted"] == drained["delivered"] + drained["failed"] + drained["unknown"]
         assert self.code == (1 if drained["left_unknown"] else 0)
-        assert not self.journal.unanswered, f"{self.journal.unanswered} requests were never answered"
+        never = [sent for sent in self.journal.requests if Fate.UNANSWERED in sent.fates]
+        assert not never, f"never answered: {never}"
 
 
 async def stop_under_load(
