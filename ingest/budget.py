@@ -11,6 +11,7 @@ from collections import deque
 import trio
 
 from ingest.errors import Overloaded, TooLarge
+from ingest.parking import own_task
 
 
 class Hold:
@@ -52,9 +53,9 @@ class Hold:
 
     def release(self) -> None:
         """Give everything back."""
-        if self.size:
-            self._budget._give(self.size, self._peer, self._window)
-            self.size = 0
+        size, self.size = self.size, 0
+        if size:
+            self._budget._give(size, self._peer, self._window)
 
 
 class Budget:
@@ -86,6 +87,9 @@ class Budget:
         stream's.  Raises `Overloaded` where there is no room, or none in time, and `TooLarge` where there
         never will be.  Cancelled: nothing was taken.  Does not pass a checkpoint unless it waits.
         """
+        if peer is None and not window and not self._waiting and self.held_bytes + size <= self.limit_bytes:
+            self.held_bytes += size  # what most requests come to
+            return Hold(self, size, None, window=False)
         if size > self.limit_bytes:
             raise TooLarge(f"{size} bytes at once are more than limits.held_bytes = {self.limit_bytes}")
         self._take_share(size, peer, window)
@@ -95,6 +99,7 @@ class Budget:
             else:
                 if wait_seconds <= 0:
                     raise self._full()
+                await own_task()
                 with trio.move_on_after(wait_seconds) as scope:
                     await self._wait_in_line(size)
                 if scope.cancelled_caught:
@@ -134,7 +139,8 @@ class Budget:
         self.held_bytes += size
 
     def _give(self, size: int, peer: str | None, window: bool) -> None:
-        self._give_share(size, peer, window)
+        if window or peer is not None:
+            self._give_share(size, peer, window)
         self.held_bytes -= size
         if self._waiting:
             self._serve_line()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import logging
@@ -14,7 +13,7 @@ import trio
 
 from ingest.access import log_request, log_unread
 from ingest.answers import error_response, json_response, queued_response, with_request_id
-from ingest.budget import Budget
+from ingest.budget import Budget, Hold
 from ingest.config import Config
 from ingest.errors import BadRequest, DeliveryFailed, IngestError, Overloaded, TooLarge
 from ingest.faultlog import FaultLog
@@ -24,6 +23,7 @@ from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
 from ingest.http.messages import Request, Response
 from ingest.intent import NDJSON_TYPES, Intent, read_intent, request_id
 from ingest.metrics import NO_ROUTE, Metrics
+from ingest.parking import own_task
 from ingest.producer import Producer
 from ingest.records import Receipt
 from ingest.routing import Router
@@ -124,10 +124,11 @@ class Intake:
         """The answer, None where it has been sent, and how many records were taken."""
         # A producer that was given may take more, but the budget is made for so much.
         record_bytes = min(await self._producer.require_topic(intent.match.topic), self._record_bytes)
-        plain.check_size(intent.like.size(), record_bytes)
+        plain.check_size(intent.like_bytes, record_bytes)
         if intent.wait_seconds == 0 and self._producer.full:
             raise Overloaded("too many requests wait for Kafka already")
         if intent.media_type in NDJSON_TYPES and not intent.match.tombstone:
+            await own_task()
             stream = Stream(
                 self._streams,
                 exchange,
@@ -148,44 +149,43 @@ class Intake:
         length = exchange.request.content_length
         if length is not None:
             self._check_length(length, intent, record_bytes)
-        fixed = intent.like.cost() + exchange.head_cost
+        fixed = intent.like_cost + exchange.head_cost
         wait_seconds = intent.wait_seconds
         began = trio.current_time() if wait_seconds else 0.0
-        hold = await self._budget.acquire(fixed + (length or 0), wait_seconds, exchange.peer)
+        here: bytes | bytearray | None = exchange.take_content()
+        # What is here is no unfinished content of its peer's.
+        peer = exchange.peer if here is None else None
+        hold = await self._budget.acquire(fixed + (length or 0), wait_seconds, peer)
         waited = trio.current_time() - began if wait_seconds else 0.0
         deadline = math.inf
         try:
-            received = bytearray()  # not a list: of small pieces it would cost many times their size
-            while data := await exchange.receive():
-                received += data
-                if length is None:
-                    self._check_length(len(received), intent, record_bytes, more=True)
-                    while hold.size < fixed + len(received):
-                        hold.grow(GROWTH_BYTES)
-            # Whoever is told 202 does not wait, and the record that waits has no head.
-            hold.shrink(fixed + len(received) - (exchange.head_cost if intent.queued else 0))
-            hold.finish()
+            if here is None:
+                here = await self._receive(exchange, intent, hold, record_bytes)
+            if intent.queued or length is None:
+                # Whoever is told 202 does not wait, and the record that waits has no head.
+                hold.shrink(fixed + len(here) - (exchange.head_cost if intent.queued else 0))
             if wait_seconds:
                 # One deadline for the wait for room and the one for the report; how long the content took,
                 # which came in between, is the client's own affair.
                 deadline = trio.current_time() + self._answer_seconds - waited
                 wait_seconds = max(0.0, wait_seconds - waited)
             if intent.match.tombstone:
-                if received:
+                if here:
                     raise BadRequest("DELETE writes a record without a value, so it has no content")
                 record = intent.like
+            elif len(here) <= TURN_BYTES:
+                record = plain.read(bytes(here), intent.like, intent.key_path, record_bytes)
             else:
-                async with self._turn if len(received) > TURN_BYTES else contextlib.nullcontext():
-                    record = plain.read(
-                        bytes(received), intent.like, key_field=intent.key_path, record_bytes=record_bytes
-                    )
+                await own_task()
+                async with self._turn:
+                    record = plain.read(bytes(here), intent.like, intent.key_path, record_bytes)
         except BaseException:
             hold.release()
             raise
         delivery = await self._producer.submit(
             (record,), hold=hold, wait_seconds=wait_seconds, deadline=deadline
         )
-        del record, received  # the producer lets go of what librdkafka has copied, and so do we
+        del record, here  # the producer lets go of what librdkafka has copied, and so do we
         if intent.queued:
             delivery.promise_no_more()
             return queued_response(intent.like.topic, minimal=intent.minimal), 1
@@ -195,6 +195,21 @@ class Intake:
             return error_response(report), 0
         return Response(204) if intent.minimal else json_response(200, report), 1
 
+    async def _receive(
+        self, exchange: Connection, intent: Intent, hold: Hold, record_bytes: int
+    ) -> bytearray:
+        """The whole content; its hold grows where its length is not known, and is its peer's no more."""
+        fixed = intent.like_cost + exchange.head_cost
+        received = bytearray()  # not a list: of small pieces it would cost many times their size
+        while data := await exchange.receive():
+            received += data
+            if exchange.request.content_length is None:
+                self._check_length(len(received), intent, record_bytes, more=True)
+                while hold.size < fixed + len(received):
+                    hold.grow(GROWTH_BYTES)
+        hold.finish()
+        return received
+
     def _check_length(self, length: int, intent: Intent, record_bytes: int, *, more: bool = False) -> None:
         """`more` says that the content has not come to its end yet."""
         if length > self._request_bytes:
@@ -202,4 +217,4 @@ class Intake:
             raise TooLarge(
                 f"the content has {length} bytes{or_more}; limits.request_bytes is {self._request_bytes}"
             )
-        plain.check_size(intent.like.size() + length, record_bytes, more=more)
+        plain.check_size(intent.like_bytes + length, record_bytes, more=more)

@@ -31,17 +31,14 @@ class Intent(NamedTuple):
     """`Prefer: return=minimal`: a success has no content."""
     request_id: bytes | None
     """The client's own, if it gave one that is fit."""
-
-    @property
-    def key_path(self) -> tuple[str, ...] | None:
-        """The JSON field of the key as its names, outermost first."""
-        return None if self.match.key_field is None else tuple(self.match.key_field.split("."))
-
-    @property
-    def wait_seconds(self) -> float:
-        """How long the request waits for room; 0 is not at all."""
-        route = self.match.route
-        return route.wait_seconds if route.when_full == "wait" else 0
+    key_path: tuple[str, ...] | None
+    """The JSON field of the key as its names, outermost first."""
+    wait_seconds: float
+    """How long the request waits for room; 0 is not at all."""
+    like_bytes: int
+    """`Record.size` of `like`."""
+    like_cost: int
+    """Its `Record.cost`."""
 
 
 def request_id(request: Request) -> bytes | None:
@@ -59,13 +56,18 @@ def read_intent(request: Request, match: Match) -> Intent:
     media_type = _media_type(request)
     preferences = _preferences(request)
     route = match.route
+    like = _like(request, match, media_type)
     return Intent(
         match,
         media_type,
-        _like(request, match, media_type),
+        like,
         queued=route.promise == "queued" or (route.respond_async and "respond-async" in preferences),
         minimal="return=minimal" in preferences,
         request_id=request_id(request),
+        key_path=None if match.key_field is None else tuple(match.key_field.split(".")),
+        wait_seconds=route.wait_seconds if route.when_full == "wait" else 0.0,
+        like_bytes=like.size(),
+        like_cost=like.cost(),
     )
 
 

@@ -5,6 +5,7 @@ Nothing here knows which sink it is, nor HTTP.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Protocol
 
 import trio
 
+from ingest import parking
 from ingest.budget import Hold
 from ingest.errors import DeliveryUnknown, Draining, IngestError, Outcome, Overloaded, TooLarge
 from ingest.faultlog import FaultLog
@@ -81,7 +83,7 @@ class Delivery:
         "_on_settled",
         "_pending",
         "_queued",
-        "_task",
+        "_wake",
         "begun",
         "deadline",
         "handed",
@@ -117,7 +119,7 @@ class Delivery:
         self._on_settled = on_settled
         self._answer: IngestError | None = None
         self._queued = False
-        self._task: trio.lowlevel.Task | None = None
+        self._wake: Callable[[], None] | None = None
         if not records:
             self._finish()
 
@@ -167,7 +169,7 @@ class Delivery:
         self.withdraw(withdrawn)
         if self._pending:
             self._answer = unknown
-            self._wake()
+            self._answered()
 
     async def wait(self) -> list[DeliveryReport]:
         """One report for each record, in order, once all have one or the deadline has come.
@@ -175,14 +177,17 @@ class Delivery:
         Cancelled: what was not handed over yet is withdrawn; the outcome of the rest is unknown.
         """
         if self._pending and self._answer is None:
-            self._task = trio.lowlevel.current_task()
-
-            def abort(_: object) -> trio.lowlevel.Abort:
-                self._task = None
-                self.withdraw(Overloaded("withdrawn: the caller has gone"))
-                return trio.lowlevel.Abort.SUCCEEDED
-
-            await trio.lowlevel.wait_task_rescheduled(abort)
+            place = parking.current()
+            if place is not None:
+                self._wake = place.go_on
+                try:
+                    await parking.park()
+                except BaseException:
+                    self._give_up()
+                    raise
+            else:
+                self._wake = functools.partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
+                await trio.lowlevel.wait_task_rescheduled(self._give_up)
         return [self._answer or _NO_REPORT if report is None else report for report in self.reports]
 
     def _finish(self) -> None:
@@ -190,12 +195,17 @@ class Delivery:
             self._hold.release()
         if self._on_settled is not None:
             self._on_settled(self)
-        self._wake()
+        self._answered()
 
-    def _wake(self) -> None:
-        if self._task is not None:
-            trio.lowlevel.reschedule(self._task)
-            self._task = None
+    def _answered(self) -> None:
+        wake, self._wake = self._wake, None
+        if wake is not None:
+            wake()
+
+    def _give_up(self, _: object = None) -> trio.lowlevel.Abort:
+        self._wake = None
+        self.withdraw(Overloaded("withdrawn: the caller has gone"))
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 _NO_COUNTS = TopicCounts()

@@ -15,6 +15,7 @@ import trio
 from ingest.budget import Budget
 from ingest.config import Config
 from ingest.faultlog import FaultLog
+from ingest.http.arrivals import open_arrivals
 from ingest.http.connection import Connection
 from ingest.http.engines import engine
 from ingest.http.listeners import Listeners, open_sockets, open_tls
@@ -167,11 +168,24 @@ async def serve(
                 turn = trio.Lock()
                 intake = Intake(config, taker, budget, metrics, faults, turn)
                 make_protocol = engine(config.http.engine)
+                # A producer of somebody else's does not know of parking.
+                arrivals = open_arrivals() if own_kafka is not None else None
+                if arrivals is not None:
+                    opened.callback(arrivals.close)
 
                 def connect(stream: ByteStream, peer: str) -> Connection:
                     refuse = functools.partial(intake.refuse, peer)
                     return Connection(
-                        stream, peer, make_protocol(), intake, refuse, config.timeouts, faults, budget, turn
+                        stream,
+                        peer,
+                        make_protocol(),
+                        intake,
+                        refuse,
+                        config.timeouts,
+                        faults,
+                        budget,
+                        turn,
+                        arrivals,
                     )
 
                 listeners = Listeners(sockets, connect, tls=tls, most=_most_connections(config))
@@ -183,6 +197,8 @@ async def serve(
                 gauges["ingest_ready"] = functools.partial(getattr, server, "ready")
                 async with trio.open_nursery() as watching:
                     watching.start_soon(keep_looking, readiness, taker, budget)
+                    if arrivals is not None:
+                        watching.start_soon(arrivals.watch)
                     if watched:
                         watching.start_soon(serve_pages, watched, Pages(server, open_registry(collector)))
                         log.info("management", extra={"url": seen_at})

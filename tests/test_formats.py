@@ -203,24 +203,24 @@ def test_every_line_becomes_a_record_with_its_bytes_or_a_failure_or_is_blank(
 
 @given(st.binary(max_size=LIMIT - FIXED))
 def test_the_content_is_the_value_byte_for_byte(content: bytes) -> None:
-    record = plain.read(content, LIKE, key_field=None, record_bytes=LIMIT)
+    record = plain.read(content, LIKE, None, LIMIT)
     assert record == Record("t", content, None, (("h", b"v"),), 3, 99)
 
 
 def test_a_record_above_the_limit_is_refused_with_its_size() -> None:
     with pytest.raises(TooLarge, match=r"has 41 bytes with key and headers; 40 is the most for this topic"):
-        plain.read(b"x" * (LIMIT - FIXED + 1), LIKE, key_field=None, record_bytes=LIMIT)
+        plain.read(b"x" * (LIMIT - FIXED + 1), LIKE, None, LIMIT)
 
 
 def test_the_key_of_a_record_comes_from_its_content_and_counts() -> None:
     content = b'{"user":{"id":7}}'
     like = Record("t")
-    record = plain.read(content, like, key_field=("user", "id"), record_bytes=len(content) + 1)
+    record = plain.read(content, like, ("user", "id"), len(content) + 1)
     assert (record.key, record.value) == (b"7", content)
     with pytest.raises(TooLarge):
-        plain.read(content, like, key_field=("user", "id"), record_bytes=len(content))
+        plain.read(content, like, ("user", "id"), len(content))
     with pytest.raises(InvalidRecord, match="invalid JSON"):
-        plain.read(b"", like, key_field=("user", "id"), record_bytes=LIMIT)
+        plain.read(b"", like, ("user", "id"), LIMIT)
 
 
 def test_nothing_is_made_of_a_value_that_is_passed_over() -> None:

@@ -17,7 +17,7 @@ def check_size(size: int, record_bytes: int, *, more: bool = False) -> None:
         )
 
 
-def read(content: bytes, like: Record, *, key_field: tuple[str, ...] | None, record_bytes: int) -> Record:
+def read(content: bytes, like: Record, key_field: tuple[str, ...] | None, record_bytes: int) -> Record:
     """The record of `content`, like `like` but for its value, and for its key if `key_field` is given.
 
     Raises `InvalidRecord` where the key cannot be found, `TooLarge` above `record_bytes`.

@@ -19,9 +19,11 @@ from ingest.budget import Budget, Hold
 from ingest.config import Timeouts
 from ingest.errors import Draining, IngestError, UploadTooSlow
 from ingest.faultlog import FaultLog
+from ingest.http.arrivals import Arrivals, Parked
 from ingest.http.messages import Content, Request, Response
 from ingest.http.protocol import Event, HTTPProtocol, Signal
 from ingest.http.streams import ByteStream, TCPStream
+from ingest.parking import own_task
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class Connection:
     __slots__ = (
         "_abandoned",
         "_allowance",
+        "_arrivals",
         "_budget",
         "_complete",
         "_draining",
@@ -75,12 +78,15 @@ class Connection:
         "_handler",
         "_held",
         "_hurrying",
+        "_now",
         "_owes_continue",
+        "_place",
         "_protocol",
         "_reading",
         "_refuse_with",
         "_scope",
         "_stream",
+        "_tcp",
         "_timeouts",
         "_turn",
         "_unread",
@@ -104,12 +110,14 @@ class Connection:
         faults: FaultLog | None = None,
         budget: Budget | None = None,
         turn: trio.Lock | None = None,
+        arrivals: Arrivals | None = None,
     ) -> None:
         """`peer` names the client for accounting; `refuse` answers what could not be read.
 
         Bugs are logged through `faults`, and whose content comes in small chunks has it read while it has
         the `turn`; both may be shared.  What was read and has to wait, of heads, trailers and later
-        requests, is charged to `budget`, if there is one.
+        requests, is charged to `budget`, if there is one.  With `arrivals`, which a handler has to be made
+        for, the connection is parked there while it waits for a head or for a report.
         """
         self.peer = peer
         self.request: Request
@@ -130,6 +138,10 @@ class Connection:
         self._timeouts = timeouts
         self._budget = budget
         self._turn = turn or trio.Lock()
+        self._tcp = stream if isinstance(stream, TCPStream) else None  # TLS reads in a task of its own
+        self._arrivals = arrivals
+        self._now = trio.current_time if arrivals is None else arrivals.now
+        self._place: Parked | None = None
         self._held: Hold | None = None  # of what was read and has to wait
         self._faults = faults
         self._scope = trio.CancelScope()
@@ -191,6 +203,8 @@ class Connection:
         line and nothing else.  Cancelled: closes at once.
         """
         try:
+            if self._arrivals is not None and self._tcp is not None:
+                self._place = self._arrivals.join(self._tcp.fileno())
             while await self._serve_until_cancelled():
                 self._scope = trio.CancelScope()
         except Disconnected:
@@ -200,8 +214,10 @@ class Connection:
             faults(logging.ERROR, "connection failed", {"peer": self.peer}, error=error)
         finally:
             self._release()
-            if isinstance(self._stream, TCPStream):
-                self._stream.close()
+            if self._tcp is not None:
+                if self._arrivals is not None and self._place is not None:
+                    self._arrivals.leave(self._tcp.fileno())
+                self._tcp.close()
             else:
                 with trio.move_on_after(LINGER_SECONDS, shield=True), contextlib.suppress(*_GONE):
                     await self._stream.aclose()
@@ -209,7 +225,8 @@ class Connection:
     async def _serve_until_cancelled(self) -> bool:
         """Handle requests; whether to go on, for one that came while an idle connection was being ended."""
         with self._scope:
-            await self._serve_requests()
+            requests = self._serve_requests()
+            await (requests if self._place is None else self._place.run(requests))
         if not self._scope.cancelled_caught or (self._abandoned and self.phase is not Phase.SEND):
             return False
         if self.phase is Phase.IDLE and self.socket is not None and self.socket.readable():
@@ -227,7 +244,8 @@ class Connection:
                 request = await self._receive_head()
             except IngestError as error:
                 self._unread = True
-                await self._send(msgspec.structs.replace(self._refuse_with(error), closes=True))
+                response = msgspec.structs.replace(self._refuse_with(error), closes=True)
+                await self._transmit(self._protocol.send(response))
                 break
             if request is None:
                 return
@@ -237,18 +255,24 @@ class Connection:
                 break
             wait = self._timeouts.idle_seconds
         if self._unread or (self.socket is not None and self.socket.readable()):
+            await own_task()
             await self._linger()
 
     async def _receive_head(self) -> Request | None:
         """The next request; None at the end of the stream."""
-        self._release()
+        if self._held is not None:
+            self._release()
         if self._protocol.waiting_bytes:  # behind another request
             self._hold_waiting(self.peer)
+            await own_task()
             await trio.lowlevel.checkpoint()
+        else:
+            self._protocol.receive_data(await self._read_parked())
         while True:
             event = self._protocol.next_event()
             if isinstance(event, Request):
-                self._release()
+                if self._held is not None:
+                    self._release()
                 return event
             if event is Signal.END_OF_STREAM:
                 return None
@@ -256,7 +280,7 @@ class Connection:
                 if self.phase is Phase.IDLE:  # perhaps it came behind another request
                     self._wait_for_client(Phase.HEAD, self._timeouts.head_seconds)
                 self._hold_waiting(self.peer)
-            self._protocol.receive_data(await self._read())
+            self._protocol.receive_data(await self._read_parked())
 
     async def _serve_one(self, request: Request) -> bool:
         """Handle one request; whether the connection can take another."""
@@ -268,9 +292,9 @@ class Connection:
         self.phase, self.deadline = Phase.ANSWER, math.inf
         response = await self._handler(self)
         if response is not None:
-            if self._draining or not await self._can_keep():
+            if self._draining or not (self._complete or await self._can_keep()):
                 response = msgspec.structs.replace(response, closes=True)
-            await self._send(response)
+            await self._transmit(self._protocol.send(response))
         if not self._complete and not (await self._can_keep() and await self._discard()):
             self._unread = True
             return False
@@ -287,6 +311,7 @@ class Connection:
         """
         if not self._protocol.waiting_bytes:
             return self._protocol.next_event()
+        await own_task()
         async with self._turn:
             return self._protocol.next_event()
 
@@ -345,7 +370,20 @@ class Connection:
             self._protocol.receive_data(await self._receive_more())
             event = self._protocol.next_event()
 
+    def take_content(self) -> bytes | None:
+        """The whole content if it has come with its head, as most does; None: it is to be received."""
+        if self._owes_continue:
+            return None
+        data = self._protocol.take_content()
+        if data is not None:
+            self._complete = True
+            self.content_bytes += len(data)
+            if self._protocol.waiting_bytes:
+                self._hold_waiting(None)
+        return data
+
     async def _receive_more(self) -> bytes | bytearray:
+        await own_task()
         self._wait_for_client(Phase.CONTENT, self._allowance)
         with trio.CancelScope() as reading:
             self._reading = reading
@@ -370,7 +408,7 @@ class Connection:
         return data
 
     def _wait_for_client(self, phase: Phase, seconds: float) -> None:
-        self.since = trio.current_time()
+        self.since = self._now()
         self.phase, self.deadline = phase, self.since + seconds
 
     def _hold_waiting(self, peer: str | None) -> None:
@@ -397,6 +435,20 @@ class Connection:
         except _GONE as error:
             raise Disconnected from error
 
+    async def _read_parked(self) -> bytes | bytearray:
+        """The same, from where the connection is parked."""
+        if self._place is None or self._tcp is None:
+            return await self._read()
+        try:
+            while True:
+                if self._tcp.emptied:
+                    await self._place.readable()
+                data = self._tcp.receive_now(RECEIVE_BYTES)
+                if data is not None:
+                    return data
+        except OSError as error:
+            raise Disconnected from error
+
     async def start(self, response: Response) -> None:
         """Begin an answer whose content follows in pieces: `send`, then `end`."""
         if self._draining and not response.closes:
@@ -412,18 +464,20 @@ class Connection:
         """End an answer begun with `start`."""
         await self._transmit(self._protocol.end())
 
-    async def _send(self, response: Response) -> None:
-        content = response.content or b""
-        protocol = self._protocol
-        await self._transmit(protocol.send_head(response) + protocol.send_content(content) + protocol.end())
-
     async def _transmit(self, data: bytes) -> None:
         if not data:
             return
-        before = self.phase, self.deadline
-        self._wait_for_client(Phase.SEND, self._timeouts.send_seconds)
+        rest: bytes | memoryview = data
         try:
-            await self._stream.send_all(data)
+            if self._place is not None and self._tcp is not None:
+                sent = self._tcp.send_now(data)
+                if sent == len(data):
+                    return
+                rest = memoryview(data)[sent:]
+                await own_task()
+            before = self.phase, self.deadline
+            self._wait_for_client(Phase.SEND, self._timeouts.send_seconds)
+            await self._stream.send_all(rest)
         except _GONE as error:
             raise Disconnected from error
         self.phase, self.deadline = before
@@ -436,7 +490,7 @@ class Connection:
             seconds = self._timeouts.head_seconds
             error = UploadTooSlow(f"the request head was not complete after {seconds:g} seconds")
             with trio.move_on_after(LINGER_SECONDS) as self._scope:
-                await self._send(self._refuse_with(error))
+                await self._transmit(self._protocol.send(self._refuse_with(error)))
                 await self._linger()
         elif self.phase is Phase.SEND and self.socket is not None:
             self.socket.reset()

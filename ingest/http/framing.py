@@ -9,7 +9,6 @@ This is no writer: see `ingest.http.writing`.
 from __future__ import annotations
 
 import enum
-import functools
 import re
 from collections.abc import Callable
 from typing import TypeAlias
@@ -53,7 +52,7 @@ def _read_request(parse_head: Callable[[bytes], Parts], head: bytes) -> Request:
 
 
 # A client sends the same head again and again, and the same bytes are the same request.
-_remembered = functools.lru_cache(REMEMBERED_HEADS)(_read_request)
+_known: dict[tuple[Callable[[bytes], Parts], bytes], Request] = {}
 
 
 class _State(enum.Enum):
@@ -101,17 +100,8 @@ class MessageReader:
         self._buffer: bytes | bytearray = b""
         self._start = 0  # what lies before it in the buffer was handed out
         self._closed = False
-        self._begin_message()
-
-    def _begin_message(self) -> None:
-        self._state = _State.HEAD
-        self._left = 0  # bytes of content, or of this chunk, still to come
-        self._skipped_empty_line = False
-        self._begin_section()
-
-    def _begin_section(self) -> None:
-        self._scanned = 0  # bytes behind _start in which the section's end is not
-        self._line_checked = False
+        self._state = _State.END
+        self.start_next_message()
 
     @property
     def at_end(self) -> bool:
@@ -148,23 +138,44 @@ class MessageReader:
         if self.error is not None:
             raise type(self.error)(self.error.message)
         try:
-            event = self._read()
+            event = self._read_known_head() or self._read()
             if event is Signal.NEED_DATA and self._closed:
                 return self._read_end_of_stream()
         except IngestError as error:
             # A copy: with its traceback the error would hold this reader, which holds the error.
             self.error = type(error)(error.message)
             raise
-        if self._start == len(self._buffer):
-            self._buffer, self._start = b"", 0  # an idle connection holds nothing
+        self._let_go()
         return event
+
+    def _let_go(self) -> None:
+        """An idle connection holds nothing."""
+        if self._start == len(self._buffer):
+            self._buffer, self._start = b"", 0
+
+    def take_content(self) -> bytes | None:
+        """The content, or the rest of it, if its length is known and all of it is here; else None.
+
+        The request is complete then.
+        """
+        end = self._start + self._left
+        if self._state is not _State.CONTENT or end > len(self._buffer):
+            return b"" if self._state is _State.END else None
+        data = bytes(self._buffer[self._start : end])
+        self._state = _State.END
+        self._start = end
+        self._let_go()
+        return data
 
     def start_next_message(self) -> None:
         """Look at what lies behind the current request; only at its end."""
         if self._state is not _State.END:
             raise RuntimeError("the current request was not read to its end")
         self.request = None
-        self._begin_message()
+        self._state = _State.HEAD
+        self._left = 0  # bytes of content, or of this chunk, still to come
+        self._scanned = 0  # bytes behind _start in which the section's end is not
+        self._skipped_empty_line = self._line_checked = False
 
     def _read(self) -> Event:
         if self._state is _State.HEAD:
@@ -188,6 +199,19 @@ class MessageReader:
 
     # The head --------------------------------------------------------------------------------------
 
+    def _read_known_head(self) -> Request | None:
+        """A request whose head is the first in the buffer and is remembered: what `_read_head` would give."""
+        if self._state is not _State.HEAD:
+            return None
+        buffer, start = self._buffer, self._start
+        end = buffer.find(b"\r\n\r\n", start, start + REMEMBERED_BYTES) + 4
+        if end < 4:
+            return None
+        request = _known.get((self._parse_head, bytes(buffer[start:end])))
+        if request is not None:
+            self._begin_content(request, end)
+        return request
+
     def _read_head(self) -> Request | Signal:
         buffer, start = self._buffer, self._start
         # RFC 9112, 2.2: ignore at least one empty line before the request line.  Stricter: only one.
@@ -200,15 +224,24 @@ class MessageReader:
         size = self._section_size()
         if size is None:
             return Signal.NEED_DATA
-        read = _read_request if size > REMEMBERED_BYTES else _remembered
-        self.request = request = read(self._parse_head, self._take(size))
+        head = bytes(buffer[self._start : self._start + size])
+        request = _read_request(self._parse_head, head)
+        if size <= REMEMBERED_BYTES:
+            if len(_known) >= REMEMBERED_HEADS:
+                del _known[next(iter(_known))]
+            _known[self._parse_head, head] = request
+        self._begin_content(request, self._start + size)
+        return request
+
+    def _begin_content(self, request: Request, start: int) -> None:
+        self.request = request
         length = request.content_length
         self._left = length or 0
         if length is None:
             self._state = _State.CHUNK_LINE
         else:
             self._state = _State.CONTENT if length else _State.END
-        return request
+        self._start = start
 
     def _section_size(self) -> int | None:
         """Bytes of the head or trailer section that begins here; None while its end is not there.
@@ -320,7 +353,8 @@ class MessageReader:
             self._state = _State.CHUNK_DATA
         else:
             self._state = _State.TRAILERS
-            self._begin_section()
+            self._scanned = 0
+            self._line_checked = False
         return True
 
     def _read_chunk_end(self) -> bool:

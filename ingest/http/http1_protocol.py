@@ -12,7 +12,6 @@ import msgspec
 
 from ingest.http.framing import MessageReader, Parts
 from ingest.http.messages import Response
-from ingest.http.protocol import Event
 from ingest.http.writing import ResponseWriter
 
 
@@ -30,34 +29,21 @@ def split_head(head: bytes) -> Parts:
     return method, target, tuple(fields)
 
 
-class HTTP1Protocol:
+class HTTP1Protocol(MessageReader):
     """`HTTPProtocol`, where each method is described, on the engine `parse_head`."""
 
-    __slots__ = ("_reader", "_writer")
+    __slots__ = ("_writer",)
 
     def __init__(self, parse_head: Callable[[bytes], Parts] = split_head) -> None:
-        self._reader = MessageReader(parse_head)
+        super().__init__(parse_head)
         self._writer = ResponseWriter()
-
-    def receive_data(self, data: bytes | bytearray) -> None:
-        """Take bytes from the socket; b"" is the end of the stream."""
-        self._reader.receive_data(data)
-
-    def next_event(self) -> Event:
-        """The next part of the current request."""
-        return self._reader.next_event()
-
-    @property
-    def waiting_bytes(self) -> int:
-        """How many bytes have come that are no event yet."""
-        return self._reader.waiting_bytes
 
     def send_head(self, response: Response) -> bytes:
         """The bytes of a status line and fields."""
         # After an error in the content the request is known, but the connection cannot go on.
-        if self._reader.error is not None and not response.closes:
+        if self.error is not None and not response.closes:
             response = msgspec.structs.replace(response, closes=True)
-        return self._writer.send_head(response, self._reader.request)
+        return self._writer.send_head(response, self.request)
 
     def send_content(self, data: bytes) -> bytes:
         """The bytes of one piece of content."""
@@ -67,22 +53,26 @@ class HTTP1Protocol:
         """The bytes that end the response."""
         return self._writer.end()
 
+    def send(self, response: Response) -> bytes:
+        """The bytes of a whole response."""
+        if self.error is None:
+            data = self._writer.send_plain(response, self.request)
+            if data is not None:
+                return data
+        content = response.content or b""
+        return self.send_head(response) + self._writer.send_content(content) + self._writer.end()
+
     def start_next_cycle(self) -> None:
         """Go on to the next request on this connection."""
         if not self.keeps_alive:
             raise RuntimeError("this connection takes no further request")
         if not self._writer.at_end:
             raise RuntimeError("the current response was not written to its end")
-        self._reader.start_next_message()
+        self.start_next_message()
         self._writer.start_next_message()
 
     @property
     def keeps_alive(self) -> bool:
         """Whether, after this response, the connection can take another request."""
-        reader = self._reader
-        return (
-            reader.error is None
-            and reader.request is not None
-            and reader.request.keep_alive
-            and self._writer.keeps_alive
-        )
+        request = self.request
+        return self._writer.keeps_alive and self.error is None and request is not None and request.keep_alive

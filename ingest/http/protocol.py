@@ -41,6 +41,12 @@ class HTTPProtocol(Protocol):
         in the middle of a message.
         """
 
+    def take_content(self) -> bytes | None:
+        """The content, or the rest of it, if its length is known and all of it is here; else None.
+
+        The request is complete then: the next event is `END_OF_MESSAGE`.
+        """
+
     @property
     def waiting_bytes(self) -> int:
         """How many bytes have come that are no event yet, such as a part of a head."""
@@ -59,6 +65,9 @@ class HTTPProtocol(Protocol):
 
     def end(self) -> bytes:
         """The bytes that end the response."""
+
+    def send(self, response: Response) -> bytes:
+        """The bytes of a whole response: `send_head`, `send_content` and `end` at once."""
 
     def start_next_cycle(self) -> None:
         """Go on to the next request on this connection; only after `END_OF_MESSAGE` and `end`.

@@ -19,7 +19,7 @@ class ByteStream(Protocol):
     async def receive_some(self, max_bytes: int) -> bytes | bytearray:
         """Some bytes, b"" at the end; may return without a checkpoint."""
 
-    async def send_all(self, data: bytes) -> None:
+    async def send_all(self, data: bytes | memoryview) -> None:
         """Send all of `data`; may return without a checkpoint."""
 
     async def aclose(self) -> None:
@@ -32,39 +32,48 @@ class TCPStream(trio.abc.HalfCloseableStream):
     A stream of Trio's, so that TLS can run on it, but one that passes a checkpoint only where it waits.
     """
 
-    __slots__ = ("_emptied", "_socket")
+    __slots__ = ("_socket", "emptied")
 
     def __init__(self, connected: socket.socket) -> None:
         """Takes over `connected`, which must not block."""
         self._socket = connected
-        self._emptied = False  # the last read took all there was, so that the next would find nothing
+        self.emptied = False
+        """Whether the last read took all there was, so that the next would find nothing."""
 
     async def receive_some(self, max_bytes: int | None = 65_536) -> bytes:
         """See `ByteStream.receive_some`."""
-        most = max_bytes or 65_536
         while True:
-            if self._emptied:
+            if self.emptied:
                 await trio.lowlevel.wait_readable(self._socket)
-            try:
-                data = self._socket.recv(most)
-            except (BlockingIOError, InterruptedError):
-                self._emptied = True
-            else:
-                self._emptied = len(data) < most
+            data = self.receive_now(max_bytes or 65_536)
+            if data is not None:
                 return data
+
+    def receive_now(self, most: int) -> bytes | None:
+        """What has come, b"" at the end; None where nothing has."""
+        try:
+            data = self._socket.recv(most)
+        except (BlockingIOError, InterruptedError):
+            self.emptied = True
+            return None
+        self.emptied = len(data) < most
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """See `ByteStream.send_all`."""
         rest: bytes | bytearray | memoryview = data
-        while rest:
-            try:
-                sent = self._socket.send(rest)
-            except (BlockingIOError, InterruptedError):
-                await trio.lowlevel.wait_writable(self._socket)
-            else:
-                if sent == len(rest):
-                    return
+        while (sent := self.send_now(rest)) < len(rest):
+            if sent:
                 rest = memoryview(rest)[sent:]
+            else:
+                await trio.lowlevel.wait_writable(self._socket)
+
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
+        """How many bytes of `data` the kernel has taken."""
+        try:
+            return self._socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the kernel takes more."""

@@ -196,22 +196,25 @@ class KafkaClient:
         # `produce`, whose report a thread may have by then.
         if record.value is not None and len(record.value) >= COPIED_BYTES:
             delivery.records[index] = msgspec.structs.replace(record, value=_COPIED)
-        headers: Any = None  # annotated in a way that no list of ours fits
         on_delivery = self._on_delivery if handle is self._handle else self._on_final_delivery
+        report = functools.partial(on_delivery, delivery, index, stamp if self._stamps else None)
+        partition = -1 if record.partition is None else record.partition
         try:
-            if record.headers:
-                headers = list(record.headers)
+            if not record.headers and not stamp:
+                handle.produce(record.topic, record.value, record.key, partition, report)
+            else:
+                headers: Any = list(record.headers)  # annotated in a way that no list of ours fits
                 # confluent-kafka (2.16) brings the process down for a name that UTF-8 cannot write.
                 "".join([name for name, _ in headers]).encode()
-            handle.produce(
-                record.topic,
-                record.value,
-                record.key,
-                -1 if record.partition is None else record.partition,
-                functools.partial(on_delivery, delivery, index, stamp if self._stamps else None),
-                timestamp=stamp,
-                headers=headers,
-            )
+                handle.produce(
+                    record.topic,
+                    record.value,
+                    record.key,
+                    partition,
+                    report,
+                    timestamp=stamp,
+                    headers=headers or None,
+                )
         except BufferError:
             delivery.records[index] = record
             raise
@@ -228,8 +231,10 @@ class KafkaClient:
     def _on_delivery(
         self, delivery: Delivery, index: int, stamp: int | None, error: KafkaError | None, message: Message
     ) -> None:
+        if error is None:
+            self._on_final_delivery(delivery, index, stamp, None, message)
         # A broker refuses a batch whole, for one record in it or for its size: each is tried alone.
-        if error is not None and is_of_a_batch(error) and not self.given_up:
+        elif is_of_a_batch(error) and not self.given_up:
             record = delivery.records[index]
             if record.value is _COPIED:
                 value: Any = message.value()
@@ -252,14 +257,11 @@ class KafkaClient:
                 message.offset() or 0,
                 stamp if stamp is not None else timestamp if kind else None,
             )
-        self._report(delivery, index, report)
+        self.reported += 1
+        self._reports.append((delivery, index, report))
         self._room -= 1
         if not self._room:
             raise _ENOUGH.with_traceback(None)
-
-    def _report(self, delivery: Delivery, index: int, report: DeliveryReport) -> None:
-        self.reported += 1
-        self._reports.append((delivery, index, report))
 
     def wait(self, seconds: float, *, flush: bool) -> None:
         """Wait until there is a report to `collect`, at most `seconds`; `flush` does not wait for linger.ms.
@@ -327,4 +329,5 @@ class KafkaClient:
             except BufferError:
                 error = Overloaded("its batch was refused, and it cannot be tried alone now")
             if error is not None:
-                self._report(delivery, index, error)
+                self.reported += 1
+                self._reports.append((delivery, index, error))

@@ -74,6 +74,8 @@ class Pipeline:
         """Counts up whenever records got their reports."""
         self.failure: str | None = None
         """Why the client can do no more, until there is another."""
+        self.received = 0
+        """How many deliveries have left the channel so far."""
         self.flushing = False
         """Whether nothing waits for linger.ms any more."""
         self._settings = dict(settings)
@@ -256,6 +258,8 @@ class Pipeline:
                     self._batch.append(self._from_channel.receive_nowait())
         except trio.EndOfChannel:
             return bool(self._batch)
+        finally:
+            self.received += len(self._batch)
         return True
 
     def _hand_over(self, client: KafkaClient) -> bool:

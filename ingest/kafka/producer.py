@@ -23,6 +23,7 @@ from ingest.kafka.pulse import Pulse
 from ingest.kafka.statistics import Statistics
 from ingest.kafka.threads import LOOK_SECONDS
 from ingest.kafka.topics import Topics
+from ingest.parking import own_task
 from ingest.producer import Delivery, Ledger
 from ingest.records import DeliveryReport, Record
 
@@ -72,6 +73,8 @@ class KafkaProducer:
             stamps=inside,
             unsettled=lambda: [*self._waiting, *self._hurried, *self._late],
         )
+        self._entered = 0  # into the channel, so far
+        self._now = trio.lowlevel.current_clock().current_time  # what trio.current_time() asks, on a detour
         self._waiting: dict[Delivery, None] = {}  # in order of their deadlines, until answered
         self._latest = -math.inf  # the last deadline among them
         self._hurried: dict[Delivery, None] = {}  # the same for those due before others that came before them
@@ -84,7 +87,7 @@ class KafkaProducer:
     @property
     def full(self) -> bool:
         """Whether the channel has no place left."""
-        return self._into_channel.statistics().current_buffer_used >= CHANNEL_DELIVERIES
+        return self._entered - self._pipeline.received >= CHANNEL_DELIVERIES
 
     @property
     def trouble(self) -> str | None:
@@ -116,37 +119,33 @@ class KafkaProducer:
         if hold is None:
             hold = await self._budget.acquire(sum(record.cost() for record in records), wait_seconds)
         delivery = Delivery(records, hold=hold, ledger=self.ledger, on_settled=self._on_settled)
-        try:
-            await self._enter_channel(delivery, wait_seconds, deadline)
-        except BaseException:
-            hold.release()
-            raise
-        return delivery
-
-    async def _enter_channel(self, delivery: Delivery, wait_seconds: float, deadline: float) -> None:
         # Accepted before it is sent: the task at the other end may have it reported before we run again.
-        self.ledger.accepted += len(delivery.records)
+        self.ledger.accepted += len(records)
         try:
             try:
                 self._into_channel.send_nowait(delivery)
             except trio.WouldBlock:
+                await own_task()
                 with trio.move_on_at(min(deadline, trio.current_time() + wait_seconds)) as scope:
                     await self._into_channel.send(delivery)
                 if scope.cancelled_caught:
                     raise Overloaded(f"{CHANNEL_DELIVERIES} requests wait for Kafka already") from None
         except BaseException as error:
-            self.ledger.accepted -= len(delivery.records)
+            self.ledger.accepted -= len(records)
+            hold.release()
             if isinstance(error, trio.ClosedResourceError):
                 raise seam.draining() from None
             raise
+        self._entered += 1
         if not delivery.settled:
-            delivery.begun = trio.current_time()
+            delivery.begun = self._now()
             delivery.deadline = deadline = min(deadline, delivery.begun + self._answer_seconds)
             if deadline >= self._latest:
                 self._latest = deadline
                 self._waiting[delivery] = None
             else:
                 self._hurried[delivery] = None
+        return delivery
 
     async def send(self, records: Sequence[Record]) -> Sequence[DeliveryReport]:
         """See `ingest.producer.Producer.send`."""
@@ -192,8 +191,11 @@ class KafkaProducer:
                 sweep.cancel()
 
     def _on_settled(self, delivery: Delivery) -> None:
-        for unsettled in (self._waiting, self._hurried, self._late):
-            unsettled.pop(delivery, None)
+        if delivery in self._waiting:
+            del self._waiting[delivery]
+        else:
+            self._hurried.pop(delivery, None)
+            self._late.pop(delivery, None)
         if delivery.deadline < math.inf:  # else it was settled before it was even waited for
             # A clock for each would cost more than all the counting; reports come when the thread is back.
             self.ledger.delivery_seconds.observe(max(0.0, self._pipeline.polled_at - delivery.begun))

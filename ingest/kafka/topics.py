@@ -23,6 +23,7 @@ from ingest.errors import BadRequest, KafkaUnavailable, Overloaded, TopicDenied,
 from ingest.faultlog import FaultLog
 from ingest.kafka.client import open_admin
 from ingest.options import TOPIC_NAME
+from ingest.parking import own_task
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +148,7 @@ class Topics:
         self._asked[name] = self._asked.get(name, 0) + 1
         self._wake.set()
         try:
+            await own_task()
             with trio.move_on_after(LIST_SECONDS + ANSWER_SECONDS):
                 while True:
                     if self._down is not None:

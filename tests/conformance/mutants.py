@@ -104,10 +104,10 @@ def noticed(make_protocol: MakeProtocol) -> str | None:
 
     before = signal.signal(signal.SIGVTALRM, give_up)
     try:
-        for case, pieces, expected in _streams():
+        for case, pieces, expected, takes in _streams():
             signal.setitimer(signal.ITIMER_VIRTUAL, HANGS_SECONDS)
             try:
-                right = _is_read(make_protocol(), pieces, expected)
+                right = _is_read(make_protocol(), pieces, expected, takes)
             except (Exception, Hang):  # noqa: BLE001  # whatever a mutant does, it was noticed
                 return case.name
             if not right:
@@ -118,22 +118,23 @@ def noticed(make_protocol: MakeProtocol) -> str | None:
     return None
 
 
-def _is_read(protocol: HTTPProtocol, pieces: list[bytes], expected: Outcome) -> bool:
+def _is_read(protocol: HTTPProtocol, pieces: list[bytes], expected: Outcome, takes: bool) -> bool:
     if pieces and not pieces[-1]:
         for piece in pieces:  # all of it, before anybody looks
             protocol.receive_data(piece)
         pieces = []
-    outcome = feed(protocol, pieces)
+    outcome = feed(protocol, pieces, takes=takes)
     return (outcome.requests, outcome.refused) == (expected.requests, expected.refused)
 
 
-def _streams() -> Iterator[tuple[Case, list[bytes], Outcome]]:
+def _streams() -> Iterator[tuple[Case, list[bytes], Outcome, bool]]:
     tables: list[tuple[list[Case], bytes, list[bytes]]] = [
         (CASES, CANARY, []),
         (AT_ONCE, b"", []),
         (CUT_SHORT, b"", [b""]),
     ]
-    for is_cut in (False, True):
+    # Whole once more, when each head is known.
+    for is_cut, takes in ((False, False), (True, True), (False, True)):
         for cases, behind, end in tables:
             for case in cases:
                 raw = case.raw + behind
@@ -141,4 +142,4 @@ def _streams() -> Iterator[tuple[Case, list[bytes], Outcome]]:
                     continue
                 requests = case.expected if behind else list(case.requests)
                 first = bytewise(raw) if is_cut else [raw] if raw else []
-                yield case, [*first, *end], Outcome(requests, case.refused)
+                yield case, [*first, *end], Outcome(requests, case.refused), takes

@@ -22,8 +22,11 @@ class Outcome(NamedTuple):
     """The stream was read to its end."""
 
 
-def feed(protocol: HTTPProtocol, pieces: Iterable[bytes]) -> Outcome:
-    """Read the pieces, and answer each request, as a connection would that never closes by itself."""
+def feed(protocol: HTTPProtocol, pieces: Iterable[bytes], *, takes: bool = True) -> Outcome:
+    """Read the pieces, and answer each request, as a connection would that never closes by itself.
+
+    `takes` says that content which has come with its head is taken at once.
+    """
     requests: list[Read] = []
     request: Request | None = None
     content: list[bytes] = []
@@ -33,6 +36,9 @@ def feed(protocol: HTTPProtocol, pieces: Iterable[bytes]) -> Outcome:
             event = protocol.next_event()
             if isinstance(event, Request):
                 request, content = event, []
+                if takes and (here := protocol.take_content()) is not None:
+                    content.append(here)
+                    assert protocol.next_event() is Signal.END_OF_MESSAGE
             elif isinstance(event, Content):
                 assert event.data
                 content.append(event.data)

@@ -22,11 +22,14 @@ from trio.testing import MockClock
 
 from ingest.config import HTTP, Timeouts
 from ingest.errors import ConfigError, IngestError
+from ingest.http.arrivals import open_arrivals
 from ingest.http.connection import Connection, Handler, Phase
+from ingest.http.engines import ENGINES
 from ingest.http.listeners import WITHOUT_REQUEST, Listeners, open_sockets, open_tls
 from ingest.http.messages import Response
 from ingest.http.protocol import HTTPProtocol
 from ingest.http.streams import ByteStream, TCPStream
+from ingest.parking import own_task
 from tests.client import Client, request
 
 LOCALHOST = "127.0.0.1"
@@ -100,8 +103,15 @@ async def open_place(
     tls: bool = False,
     evicts: Set[Phase] = WITHOUT_REQUEST,
 ) -> AsyncIterator[Place]:
+    # With one engine connections are parked, with the other they wait in their own tasks.
+    arrivals = open_arrivals() if make_protocol is ENGINES["builtin"] else None
+
+    async def handle(exchange: Connection) -> Response | None:
+        await own_task()  # these handlers wait for what they want
+        return await handler(exchange)
+
     def connect(stream: ByteStream, peer: str) -> Connection:
-        return Connection(stream, peer, make_protocol(), handler, refuse, timeouts)
+        return Connection(stream, peer, make_protocol(), handle, refuse, timeouts, arrivals=arrivals)
 
     sockets = sockets or open_sockets(LOCALHOST, 0)
     served = open_tls(HTTP(tls_certificate_file=str(CERTIFICATE), tls_key_file=str(CERTIFICATE)))
@@ -109,10 +119,14 @@ async def open_place(
     with contextlib.ExitStack() as listening:
         for each in sockets:
             listening.callback(each.close)
+        if arrivals is not None:
+            listening.callback(arrivals.close)
         listeners = Listeners(sockets, connect, tls=served if tls else None, most=most, evicts=evicts)
         with trio.fail_after(HANGS):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(listeners.sweep)
+                if arrivals is not None:
+                    nursery.start_soon(arrivals.watch)
                 yield Place(listeners, nursery, trusted if tls else None)
                 nursery.cancel_scope.cancel()
 

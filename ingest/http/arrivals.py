@@ -1,0 +1,88 @@
+"""What arrives on connections that are parked: one edge-triggered epoll instance for all of them (epoll(7)).
+
+Trio's own way to wait for a socket asks the kernel anew each time, and wakes a task for each.
+"""
+
+from __future__ import annotations
+
+import select
+import sys
+import types
+from collections.abc import Generator
+
+import trio
+
+from ingest import parking
+
+EVENTS_A_TURN = 64
+"""How many connections are served before other tasks get their turn."""
+
+
+class Parked(parking.Place):
+    """The place of one connection's coroutine, which may wait there for its socket."""
+
+    __slots__ = ("_arrived", "_reads")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._arrived = False
+        self._reads = False
+
+    @types.coroutine
+    def readable(self) -> Generator[object, None, None]:
+        """Wait until something has arrived since this returned the last time."""
+        if not self._arrived:
+            self._reads = True
+            try:
+                yield parking.PARK
+            finally:
+                self._reads = False
+        self._arrived = False
+
+    def arrive(self) -> None:
+        """Something has arrived, or the end, or an error."""
+        self._arrived = True
+        if self._reads:
+            self.go_on()
+
+
+class Arrivals:
+    """The sockets of all connections that can be parked."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._places: dict[int, Parked] = {}
+        self.now = trio.lowlevel.current_clock().current_time
+        """What `trio.current_time` asks, on a detour that each request would pay for."""
+
+    def join(self, descriptor: int) -> Parked:
+        """A place for a connection; to `leave` before its descriptor is closed."""
+        place = Parked()
+        self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLET)
+        self._places[descriptor] = place
+        return place
+
+    def leave(self, descriptor: int) -> None:
+        """Nothing is to be told of this descriptor any more."""
+        del self._places[descriptor]
+        self._epoll.unregister(descriptor)
+
+    async def watch(self) -> None:
+        """Have connections go on, on which something arrives, until cancelled."""
+        while True:
+            events = self._epoll.poll(0, EVENTS_A_TURN)
+            for descriptor, _ in events:
+                self._places[descriptor].arrive()
+            if events:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+
+    def close(self) -> None:
+        """Close it, after every place has been left."""
+        self._epoll.close()
+
+
+def open_arrivals() -> Arrivals | None:
+    """None where the system has no epoll; each connection then waits in its own task."""
+    return Arrivals() if sys.platform == "linux" else None
