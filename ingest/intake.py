@@ -78,13 +78,22 @@ class Intake:
         began = time.perf_counter()
         request = exchange.request
         name: bytes | None = None
+        response: Response | None
         route, status, records = NO_ROUTE, 0, 0
         try:
             read = self._read_intent if request.head_bytes > REMEMBERED_BYTES else self._remembered
             intent = read(request)
             name = intent.request_id or next(self._ids)
             route = intent.match.route.path
-            response, records = await self._handle(exchange, intent, name)
+            # A producer that was given may take more, but the budget is made for so much.
+            record_bytes = min(await self._producer.require_topic(intent.match.topic), self._record_bytes)
+            plain.check_size(intent.like_bytes, record_bytes)
+            if intent.wait_seconds == 0 and self._producer.full:
+                raise Overloaded("too many requests wait for Kafka already")
+            if intent.media_type in NDJSON_TYPES and not intent.match.tombstone:
+                response, records = await self._stream(exchange, intent, record_bytes, name)
+            else:
+                response, records = await self._one_record(exchange, intent, record_bytes)
             status = 200 if response is None else response.status
         except IngestError as error:
             self._metrics.count_rejected(error)
@@ -120,27 +129,22 @@ class Intake:
             log_unread(peer, name, error)
         return with_request_id(error_response(error), name)
 
-    async def _handle(self, exchange: Connection, intent: Intent, name: bytes) -> tuple[Response | None, int]:
-        """The answer, None where it has been sent, and how many records were taken."""
-        # A producer that was given may take more, but the budget is made for so much.
-        record_bytes = min(await self._producer.require_topic(intent.match.topic), self._record_bytes)
-        plain.check_size(intent.like_bytes, record_bytes)
-        if intent.wait_seconds == 0 and self._producer.full:
-            raise Overloaded("too many requests wait for Kafka already")
-        if intent.media_type in NDJSON_TYPES and not intent.match.tombstone:
-            await own_task()
-            stream = Stream(
-                self._streams,
-                exchange,
-                intent,
-                record_bytes,
-                self._producer,
-                self._budget,
-                self._answer_seconds,
-                name,
-            )
-            return await stream.run(), stream.accepted
-        return await self._one_record(exchange, intent, record_bytes)
+    async def _stream(
+        self, exchange: Connection, intent: Intent, record_bytes: int, name: bytes
+    ) -> tuple[Response | None, int]:
+        """The answer to NDJSON, None where it has been sent, and how many records were taken."""
+        await own_task()
+        stream = Stream(
+            self._streams,
+            exchange,
+            intent,
+            record_bytes,
+            self._producer,
+            self._budget,
+            self._answer_seconds,
+            name,
+        )
+        return await stream.run(), stream.accepted
 
     async def _one_record(
         self, exchange: Connection, intent: Intent, record_bytes: int
@@ -185,6 +189,7 @@ class Intake:
         delivery = await self._producer.submit(
             (record,), hold=hold, wait_seconds=wait_seconds, deadline=deadline
         )
+        delivery.counted = intent.queued or intent.minimal
         del record, here  # the producer lets go of what librdkafka has copied, and so do we
         if intent.queued:
             delivery.promise_no_more()

@@ -85,6 +85,7 @@ class Delivery:
         "_queued",
         "_wake",
         "begun",
+        "counted",
         "deadline",
         "handed",
         "records",
@@ -108,6 +109,8 @@ class Delivery:
         """On Trio's clock: when the answer is due."""
         self.begun = -math.inf
         """On Trio's clock: when the producer took it in, where that is of interest."""
+        self.counted = False
+        """Whether its records are only counted: a sink may report `SOMEWHERE` for each that Kafka has."""
         self.handed = 0
         """How many records, from the first, were handed to the sink; what lies behind can be withdrawn."""
         self._pending = len(records)
@@ -152,6 +155,18 @@ class Delivery:
             if self._queued:
                 ledger.lose(self.topic, report)
         self._pending -= 1
+        if not self._pending:
+            self._finish()
+
+    def acknowledge(self, indexes: Sequence[int]) -> None:
+        """Kafka has these records, somewhere in their topic; as `settle` with `SOMEWHERE` for each."""
+        reports = self.reports
+        for index in indexes:
+            reports[index] = SOMEWHERE
+        count = len(indexes)
+        self._ledger.delivered += count
+        self._counts.delivered += count
+        self._pending -= count
         if not self._pending:
             self._finish()
 
@@ -208,6 +223,8 @@ class Delivery:
         return trio.lowlevel.Abort.SUCCEEDED
 
 
+SOMEWHERE = Receipt("", -1, -1, None)
+"""The receipt of a record of which nobody asks where it is."""
 _NO_COUNTS = TopicCounts()
 _NO_REPORT = DeliveryUnknown("no report came; the record may have been written")
 

@@ -20,7 +20,7 @@ from ingest.formats.ndjson import LineDecoder, Lines
 from ingest.http.connection import RECEIVE_BYTES, Connection
 from ingest.http.messages import Response
 from ingest.intent import Intent
-from ingest.producer import Delivery, Producer
+from ingest.producer import SOMEWHERE, Delivery, Producer
 from ingest.records import RECORD_OVERHEAD_BYTES, DeliveryReport, Receipt
 
 BATCHES_IN_FLIGHT = 16
@@ -178,6 +178,7 @@ class Stream:
             raise Overloaded(f"Kafka did not take the lines within {self._answer_seconds:g} seconds")
         hold = await self._budget.acquire(lines.cost, left)
         delivery = await self._producer.submit(lines.records, hold=hold, deadline=self._due)
+        delivery.counted = not self._intent.match.offsets
         lines.records.clear()  # the producer's now, which lets go of what librdkafka has copied
         if self._intent.queued:
             delivery.promise_no_more()
@@ -208,6 +209,9 @@ class Stream:
         """Count what became of a batch; its lines' results where they are asked for."""
         if self._intent.queued:
             self.accepted += len(lines.numbers)
+        elif not lines.failures and reports.count(SOMEWHERE) == len(lines.numbers):
+            self.accepted += len(lines.numbers)  # and nothing else has become of them
+            return b""
         failures = list(lines.failures)
         for number, report in zip(lines.numbers, reports, strict=False):
             if isinstance(report, Receipt):

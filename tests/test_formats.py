@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import tracemalloc
@@ -196,6 +197,42 @@ def test_every_line_becomes_a_record_with_its_bytes_or_a_failure_or_is_blank(
         for value in found.values():
             assert value is not None
             json.loads(value)
+
+
+PARTS = st.sampled_from(
+    [
+        b"{",
+        b"}",
+        b"[1",
+        b",",
+        b"]",
+        b"1",
+        b'"a',
+        b'"',
+        b" ",
+        b"\t1 ",
+        b'{"k":1}',
+        b"1 2",
+        b"\xff",
+        b'"\xc3',
+        b'\xa9"',
+    ]
+)
+
+
+@given(st.lists(PARTS, max_size=12))
+@example([b"{", b"}"])
+@example([b"[1", b"]", b"1 2"])
+@example([b'"\xc3', b'\xa9"'])
+def test_no_value_goes_on_in_the_next_line(lines: list[bytes]) -> None:
+    fit = []
+    for number, line in enumerate(lines, 1):
+        with contextlib.suppress(InvalidRecord):
+            if line.strip():
+                check_json(line)
+                fit.append((number, line))
+    records, _ = decode([b"\n".join(lines)])
+    assert [(number, record.value) for number, record in records] == fit
 
 
 # One record -------------------------------------------------------------------------------------------

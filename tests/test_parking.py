@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -209,6 +210,30 @@ async def _send_cut(stream: trio.SocketStream, data: bytes, cuts: list[int]) -> 
         data = data[size:]
         await trio.lowlevel.checkpoint()
     await stream.send_all(data)
+
+
+async def test_a_client_that_ends_its_side_with_its_request_is_answered_and_let_go() -> None:
+    with open_mock_kafka() as kafka, trio.fail_after(HANGS):
+        kafka.create("t")
+        config = ingest.Config(
+            management=CONFIG.management, http=CONFIG.http, kafka={"bootstrap.servers": kafka.address}
+        )
+        async with trio.open_nursery() as nursery:
+            server: ingest.Server = await nursery.start(ingest.serve, config)
+            port = int(server.url.rpartition(":")[2])
+            for pieces in ([RECORD], [RECORD[:50], RECORD[50:]], [RECORD * 3], [RECORD[:50]], []):
+                async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                    for piece in pieces[:-1]:
+                        await stream.send_all(piece)
+                    # Without a checkpoint in between: the server sees both at once.
+                    os.write(stream.socket.fileno(), b"".join(pieces[-1:]))
+                    stream.socket.shutdown(socket.SHUT_WR)
+                    answers = b""
+                    while data := await stream.receive_some(65_536):
+                        answers += data
+                assert answers.count(b"HTTP/1.1 200 ") == len(b"".join(pieces)) // len(RECORD)
+            await server.shutdown()
+            nursery.cancel_scope.cancel()
 
 
 async def test_clients_that_reset_while_their_records_are_on_the_way_leave_nothing_behind(

@@ -18,6 +18,7 @@ REMEMBERED_NAMES = 64
 """For how many fields' names it is remembered how they are read; making that takes as long as a request."""
 
 _pass_over = msgspec.json.Decoder(msgspec.Raw).decode
+_pass_over_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _string = msgspec.json.Decoder(str).decode
 
 
@@ -35,6 +36,19 @@ def check_json(data: bytes) -> None:
         raise InvalidRecord(f"invalid JSON: not UTF-8 at byte {error.start}") from None
     except RecursionError:
         raise InvalidRecord("invalid JSON: nested too deeply") from None
+
+
+def are_json(text: bytes, lines: int) -> bool:
+    """Whether each of so many lines of `text` is one JSON value, which `check_json` says of one.
+
+    A value that goes on in the next line, and a line of white space, make fewer values than lines.
+    """
+    try:
+        values = _pass_over_lines(text)
+        text.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return len(values) == lines
 
 
 def key_at(data: bytes, path: tuple[str, ...]) -> bytes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from ingest.errors import IngestError, TooLarge
-from ingest.formats.keys import check_json, key_at
+from ingest.formats.keys import are_json, check_json, key_at
 from ingest.records import Record
 
 BATCH_LINES = 500
@@ -97,6 +99,9 @@ class LineDecoder:
         return kept
 
     def _decode(self, lines: Sequence[bytes | None]) -> Lines:
+        quick = self._decode_plain(lines)
+        if quick is not None:
+            return quick
         like, most = self._like, self._line_bytes
         records: list[Record] = []
         numbers: list[int] = []
@@ -134,6 +139,26 @@ class LineDecoder:
                 failures.append((number, error))
         self._number += len(lines)
         return Lines(records, numbers, failures, cost + len(records) * self._like_cost)
+
+    def _decode_plain(self, lines: Sequence[bytes | None]) -> Lines | None:
+        """The same in a fraction of the time, where nothing about any line is special; None otherwise."""
+        if self._key_field is not None or None in lines:
+            return None
+        whole: list[bytes] = lines  # type: ignore[assignment]  # there is no None
+        text = b"\n".join(whole)
+        if (
+            b"\r" in text
+            or b"" in whole
+            or max(map(len, whole)) > self._line_bytes
+            or (self._validate and not are_json(text, len(whole)))
+        ):
+            return None
+        topic, _, key, headers, partition, timestamp = msgspec.structs.astuple(self._like)
+        records = [Record(topic, line, key, headers, partition, timestamp) for line in whole]
+        first = self._number + 1
+        self._number += len(whole)
+        cost = len(text) - (len(whole) - 1) + len(whole) * self._like_cost
+        return Lines(records, range(first, first + len(whole)), [], cost)
 
     def _too_long(self) -> TooLarge:
         return TooLarge(

@@ -21,17 +21,18 @@ EVENTS_A_TURN = 64
 class Parked(parking.Place):
     """The place of one connection's coroutine, which may wait there for its socket."""
 
-    __slots__ = ("_arrived", "_reads")
+    __slots__ = ("_arrived", "_ended", "_reads")
 
     def __init__(self) -> None:
         super().__init__()
         self._arrived = False
+        self._ended = False  # a read finds something from now on, if only the end
         self._reads = False
 
     @types.coroutine
     def readable(self) -> Generator[object, None, None]:
         """Wait until something has arrived since this returned the last time."""
-        if not self._arrived:
+        if not self._arrived and not self._ended:
             self._reads = True
             try:
                 yield parking.PARK
@@ -39,9 +40,14 @@ class Parked(parking.Place):
                 self._reads = False
         self._arrived = False
 
-    def arrive(self) -> None:
-        """Something has arrived, or the end, or an error."""
+    def arrive(self, *, ended: bool) -> None:
+        """Something has arrived; `ended` says that the end or an error has come, behind it or alone.
+
+        Both can be one event, and a read that takes less than was asked for does not show the second.
+        """
         self._arrived = True
+        if ended:
+            self._ended = True
         if self._reads:
             self.go_on()
 
@@ -58,7 +64,7 @@ class Arrivals:
     def join(self, descriptor: int) -> Parked:
         """A place for a connection; to `leave` before its descriptor is closed."""
         place = Parked()
-        self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLET)
+        self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
         self._places[descriptor] = place
         return place
 
@@ -69,10 +75,11 @@ class Arrivals:
 
     async def watch(self) -> None:
         """Have connections go on, on which something arrives, until cancelled."""
+        end = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
         while True:
             events = self._epoll.poll(0, EVENTS_A_TURN)
-            for descriptor, _ in events:
-                self._places[descriptor].arrive()
+            for descriptor, event in events:
+                self._places[descriptor].arrive(ended=bool(event & end))
             if events:
                 await trio.lowlevel.checkpoint()
             else:

@@ -322,6 +322,7 @@ class Connection:
         """
         if not self._complete and not self._owes_continue and not self._unread:
             with contextlib.suppress(IngestError):
+                self._hold_waiting(None)  # while it waits for its turn; without room it is not read
                 while isinstance(event := await self._next_event(), Content):
                     pass
                 self._complete = event is Signal.END_OF_MESSAGE

@@ -39,6 +39,9 @@ CLOSE_SECONDS = 0.5
 COPIED_BYTES = 1024
 """From which size on a value that librdkafka has copied is let go; letting go costs about as much as it."""
 
+COUNTED_AS_ONE = 16
+"""How many records of one delivery that is only counted take as long as one report."""
+
 _COPIED = bytes(bytearray(b"librdkafka has the content"))  # an object that no record of a caller's has
 
 
@@ -62,6 +65,8 @@ class Arrived(NamedTuple):
     """What one call of `KafkaClient.collect` brought."""
 
     reports: list[tuple[Delivery, int, DeliveryReport]]
+    counted: list[tuple[Delivery, list[int]]]
+    """Records of deliveries that are only counted, which Kafka has."""
     errors: list[KafkaError]
     """What librdkafka says of its connections, and of itself."""
     statistics: Statistics | None = None
@@ -102,8 +107,9 @@ class KafkaClient:
         self._closed = False
         self._room = 0
         """After how many more reports the callback is to stop librdkafka; 0 is never."""
-        # All four are written by callbacks, so only while `wait` or `collect` runs.
+        # All of these are written by callbacks, so only while `wait` or `collect` runs.
         self._reports: list[tuple[Delivery, int, DeliveryReport]] = []
+        self._counted: list[tuple[Delivery, list[int]]] = []
         self._suspects: list[tuple[Delivery, int]] = []
         self._errors: list[KafkaError] = []
         self._statistics: list[str] = []
@@ -196,8 +202,13 @@ class KafkaClient:
         # `produce`, whose report a thread may have by then.
         if record.value is not None and len(record.value) >= COPIED_BYTES:
             delivery.records[index] = msgspec.structs.replace(record, value=_COPIED)
-        on_delivery = self._on_delivery if handle is self._handle else self._on_final_delivery
-        report = functools.partial(on_delivery, delivery, index, stamp if self._stamps else None)
+        report: Callable[[KafkaError | None, Message], None]
+        if delivery.counted:
+            report = functools.partial(self._on_counted, delivery, index)
+        else:
+            report = functools.partial(self._on_delivery, delivery, index, stamp if self._stamps else None)
+        if handle is not self._handle:
+            report = functools.partial(report, final=True)
         partition = -1 if record.partition is None else record.partition
         try:
             if not record.headers and not stamp:
@@ -229,27 +240,17 @@ class KafkaClient:
         return None
 
     def _on_delivery(
-        self, delivery: Delivery, index: int, stamp: int | None, error: KafkaError | None, message: Message
-    ) -> None:
-        if error is None:
-            self._on_final_delivery(delivery, index, stamp, None, message)
-        # A broker refuses a batch whole, for one record in it or for its size: each is tried alone.
-        elif is_of_a_batch(error) and not self.given_up:
-            record = delivery.records[index]
-            if record.value is _COPIED:
-                value: Any = message.value()
-                delivery.records[index] = msgspec.structs.replace(record, value=value)
-            self._suspects.append((delivery, index))
-        else:
-            self._on_final_delivery(delivery, index, stamp, error, message)
-
-    def _on_final_delivery(
-        self, delivery: Delivery, index: int, stamp: int | None, error: KafkaError | None, message: Message
+        self,
+        delivery: Delivery,
+        index: int,
+        stamp: int | None,
+        error: KafkaError | None,
+        message: Message,
+        *,
+        final: bool = False,
     ) -> None:
         report: DeliveryReport
-        if error is not None:
-            report = delivery_error(error)
-        else:
+        if error is None:
             kind, timestamp = message.timestamp()
             report = Receipt(
                 delivery.topic,
@@ -257,8 +258,43 @@ class KafkaClient:
                 message.offset() or 0,
                 stamp if stamp is not None else timestamp if kind else None,
             )
+        elif not final and is_of_a_batch(error) and not self.given_up:
+            # A broker refuses a batch whole, for one record in it or for its size: each is tried alone.
+            record = delivery.records[index]
+            if record.value is _COPIED:
+                value: Any = message.value()
+                delivery.records[index] = msgspec.structs.replace(record, value=value)
+            self._suspects.append((delivery, index))
+            return
+        else:
+            report = delivery_error(error)
         self.reported += 1
         self._reports.append((delivery, index, report))
+        self._room -= 1
+        if not self._room:
+            raise _ENOUGH.with_traceback(None)
+
+    def _on_counted(
+        self,
+        delivery: Delivery,
+        index: int,
+        error: KafkaError | None,
+        message: Message,
+        *,
+        final: bool = False,
+    ) -> None:
+        """The same in less time, since nobody asks where the record is."""
+        if error is not None:
+            self._on_delivery(delivery, index, None, error, message, final=final)
+            return
+        self.reported += 1
+        if self._counted and self._counted[-1][0] is delivery:  # as almost always: they were sent in order
+            indexes = self._counted[-1][1]
+            indexes.append(index)
+            if len(indexes) % COUNTED_AS_ONE:
+                return
+        else:
+            self._counted.append((delivery, [index]))
         self._room -= 1
         if not self._room:
             raise _ENOUGH.with_traceback(None)
@@ -287,8 +323,9 @@ class KafkaClient:
             if note.fatal() and self.failure is None:
                 self.failure = f"it failed for good: {note.str()}"
         statistics = read_statistics(self._statistics[-1]) if self._statistics else None
-        arrived = Arrived(self._reports.copy(), self._errors.copy(), statistics)
+        arrived = Arrived(self._reports.copy(), self._counted.copy(), self._errors.copy(), statistics)
         self._reports.clear()
+        self._counted.clear()
         self._errors.clear()
         self._statistics.clear()
         return arrived

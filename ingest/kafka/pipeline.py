@@ -319,11 +319,14 @@ class Pipeline:
             delivery.settle(index, report)
             if isinstance(report, UnknownTopic):
                 self._topics.doubt()
+        for delivery, indexes in arrived.counted:
+            delivery.acknowledge(indexes)
         for error in arrived.errors:
             self._note_error(error)
-        if arrived.reports:
+        took = bool(arrived.reports or arrived.counted)
+        if took:
             self.rounds.value += 1
-        return bool(arrived.reports)
+        return took
 
     def _note_error(self, error: KafkaError) -> None:
         """What librdkafka says of its connections, several times a second while brokers are down."""

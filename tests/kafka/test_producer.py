@@ -30,7 +30,7 @@ from ingest.errors import (
 from ingest.kafka.client import COPIED_BYTES, check_settings
 from ingest.kafka.pipeline import PURGE_SECONDS, REPORTS_A_TURN
 from ingest.kafka.producer import CHANNEL_DELIVERIES, KafkaProducer
-from ingest.producer import Delivery, Ledger
+from ingest.producer import SOMEWHERE, Delivery, Ledger
 from ingest.records import DeliveryReport, Receipt, Record
 from tests.mock_kafka import PRODUCE, MockKafka, open_mock_kafka
 
@@ -92,6 +92,30 @@ async def test_a_full_librdkafka_lets_the_rest_wait_and_keeps_the_order(kafka: M
         assert producer.ledger == Ledger(accepted=420, delivered=420)
         assert budget.held_bytes == 0
     assert kafka.values("t") == [b"%d %d" % (number, part) for number in range(60) for part in range(7)]
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["told at once", "told when it is taken"])
+async def test_a_delivery_that_is_only_counted_is_counted_and_its_failures_are_told(
+    kafka: MockKafka, waits: bool
+) -> None:
+    budget = Budget(1 << 20)
+    async with kafka.open_producer(linger_ms=100, budget=budget) as producer:
+        await connect(producer)
+        kafka.fail(PRODUCE, "INVALID_RECORD")  # of the batch, and then each is tried alone
+        kafka.fail(PRODUCE, "INVALID_RECORD")
+        delivery = await producer.submit(numbered(100))
+        if waits:
+            await until(lambda: delivery.handed == 100)
+        delivery.counted = True
+        with trio.fail_after(20):
+            reports = await delivery.wait()
+        counts = Counter(kinds(reports))
+        assert counts == {Receipt: 99, RecordRefused: 1}
+        assert (SOMEWHERE in reports) != waits
+        assert (producer.ledger.accepted, producer.ledger.delivered, producer.ledger.failed) == (100, 99, 1)
+        assert producer.ledger.topic("t").delivered >= 99
+        assert budget.held_bytes == 0
+    assert len(kafka.values("t")) == 100  # one is that of `connect`
 
 
 async def test_a_burst_of_reports_leaves_turns_to_other_tasks(kafka: MockKafka) -> None:
