@@ -28,8 +28,9 @@ from ingest.producer import Producer
 from ingest.records import Receipt
 from ingest.routing import Router
 from ingest.streaming import Stream, Streams
+from ingest.turn import Turn
 
-TURN_BYTES = 65_536
+LARGE_BYTES = 65_536
 """Content above this waits for its turn to become a record; below it, reading it takes as long."""
 GROWTH_BYTES = 65_536
 """By how much the hold of content of unknown length grows at a time."""
@@ -45,14 +46,9 @@ class Intake:
         budget: Budget,
         metrics: Metrics,
         faults: FaultLog,
-        turn: trio.Lock,
+        turn: Turn,
     ) -> None:
-        """Counts with `metrics`, and logs bugs through `faults`.
-
-        Whoever has the `turn` may compute for a batch's or a large record's length; it comes round once in
-        each pass of the loop.  Without it twenty streams would have a batch each in one pass, and everybody
-        else would wait.
-        """
+        """Counts with `metrics`, logs bugs through `faults`, and computes for long in its `turn` only."""
         self._router = Router(config.all_routes)
         # What a head asks for depends on nothing else, so for a head that is remembered it is too.
         self._remembered = functools.lru_cache(REMEMBERED_HEADS)(self._read_intent)
@@ -177,12 +173,11 @@ class Intake:
                 if here:
                     raise BadRequest("DELETE writes a record without a value, so it has no content")
                 record = intent.like
-            elif len(here) <= TURN_BYTES:
+            elif len(here) <= LARGE_BYTES:
                 record = plain.read(bytes(here), intent.like, intent.key_path, record_bytes)
             else:
-                await own_task()
-                async with self._turn:
-                    record = plain.read(bytes(here), intent.like, intent.key_path, record_bytes)
+                await self._turn.take(len(here))
+                record = plain.read(bytes(here), intent.like, intent.key_path, record_bytes)
         except BaseException:
             hold.release()
             raise

@@ -31,6 +31,7 @@ from ingest.metrics import Metrics
 from ingest.producer import Ledger, Producer
 from ingest.records import RECORD_OVERHEAD_BYTES
 from ingest.settings import KafkaValue
+from ingest.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ async def serve(
                     taker, own_kafka, statistics = kafka, kafka, lambda: kafka.statistics
                 metrics, readiness = Metrics(), Readiness()
                 faults = FaultLog(log)
-                turn = trio.Lock()
+                turn = Turn()
                 intake = Intake(config, taker, budget, metrics, faults, turn)
                 make_protocol = engine(config.http.engine)
                 # A producer of somebody else's does not know of parking.

@@ -16,12 +16,13 @@ import trio
 from ingest.answers import error_body, error_response, json_response, with_request_id
 from ingest.budget import Budget
 from ingest.errors import BadRequest, DeliveryUnknown, IngestError, Outcome, Overloaded, TooLarge
-from ingest.formats.ndjson import LineDecoder, Lines
+from ingest.formats.ndjson import BATCH_LINES, LineDecoder, Lines
 from ingest.http.connection import RECEIVE_BYTES, Connection
 from ingest.http.messages import Response
 from ingest.intent import Intent
 from ingest.producer import SOMEWHERE, Delivery, Producer
 from ingest.records import RECORD_OVERHEAD_BYTES, DeliveryReport, Receipt
+from ingest.turn import Turn
 
 BATCHES_IN_FLIGHT = 16
 """How many batches of all streams together may be without reports; beyond it each stream may have one.
@@ -33,6 +34,10 @@ COMMON_BYTES = 4_096
 """The most bytes of key and headers that every line gets: a short line must not become a long record."""
 RESULTS_BYTES = 131_072
 """What a stream with `offsets=true` is charged for the results of one batch that its client has not read."""
+LINE_COST = 500
+"""What making a record of a line takes, as so many bytes of it."""
+RESULT_COST = 2_000
+"""What writing its result takes, the same way."""
 LISTED_FAILURES = 100
 """How many failures the answer names; the rest is counted."""
 
@@ -42,7 +47,7 @@ _encode = msgspec.json.Encoder().encode
 class Streams:
     """What the streams of one service share."""
 
-    def __init__(self, turn: trio.Lock) -> None:
+    def __init__(self, turn: Turn) -> None:
         self.turn = turn
         """To compute for a batch's length; see `Intake`."""
         self.batches = 0
@@ -115,12 +120,12 @@ class Stream:
         try:
             try:
                 while data := await self._receive():
-                    await self._take_all(self._decoder.feed(data))
+                    await self._take_all(self._decoder.feed(data), len(data), data.count(b"\n"))
                     while self._intent.match.offsets and self._in_flight:
                         await self._settle_oldest()  # the client may wait for these before it sends more
                     if beside + self._decoder.held_bytes > hold.size:
                         hold.grow(beside + self._decoder.held_bytes - hold.size)
-                await self._take_all(iter(self._decoder.end()))
+                await self._take_all(iter(self._decoder.end()), self._decoder.held_bytes, 1)
             except IngestError as cause:
                 # The rest cannot be read; what was accepted keeps its own outcome.  Without its traceback,
                 # which would hold this frame, which holds the error.
@@ -142,15 +147,19 @@ class Stream:
         self._due = max(self._due, self._exchange.received_at + self._patience)
         return data
 
-    async def _take_all(self, batches: Iterator[Lines]) -> None:
+    async def _take_all(self, batches: Iterator[Lines], size: int, count: int) -> None:
+        """Submit the batches, which are `count` lines of `size` bytes together, or one more."""
         while True:
             while self._in_flight and self._streams.batches >= BATCHES_IN_FLIGHT:
                 await self._settle_oldest()
-            async with self._streams.turn:
-                lines = next(batches, None)
+            # What one batch costs; behind the last one the iterator has only to end.
+            await self._streams.turn.take(min(size, RECEIVE_BYTES) + LINE_COST * min(count, BATCH_LINES))
+            lines = next(batches, None)
             if lines is None:
                 return
             await self._take(lines)
+            count = max(0, count - BATCH_LINES)
+            size = size if count else 0
 
     async def _take(self, lines: Lines) -> None:
         delivery = None
@@ -191,8 +200,8 @@ class Stream:
             reports = await delivery.wait()
         self._in_flight.popleft()
         if self._intent.match.offsets:
-            async with self._streams.turn:
-                results = [self._settle(lines, reports)]
+            await self._streams.turn.take(RESULT_COST * len(lines.numbers))
+            results = [self._settle(lines, reports)]
             # While the client does not read, the results' bytes are kept and not what they were made of, and
             # once: with their framing, in the connection.
             del delivery, lines, reports

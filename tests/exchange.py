@@ -22,6 +22,7 @@ from ingest.intake import Intake
 from ingest.metrics import Metrics
 from ingest.producer import Producer
 from ingest.testing import StallingProducer
+from ingest.turn import Turn
 from tests.client import Answer, Client
 
 HANGS = 7200.0
@@ -38,7 +39,7 @@ class Exchanges:
         self.budget = budget
         self.connections: list[Connection] = []
         self._intake = Intake(
-            config, producer, budget, Metrics(), FaultLog(logging.getLogger("ingest.tests")), trio.Lock()
+            config, producer, budget, Metrics(), FaultLog(logging.getLogger("ingest.tests")), Turn()
         )
         self._timeouts = config.timeouts
         self._nursery = nursery

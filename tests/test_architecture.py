@@ -32,7 +32,7 @@ ROWS = [
         "process",
         "systemd",
     ],
-    ["http.framing", "http.writing", "budget", "metrics"],
+    ["http.framing", "http.writing", "budget", "metrics", "turn"],
     ["http.protocol", "http.heads", "parking"],
     ["config"],
     ["http.messages", "records"],

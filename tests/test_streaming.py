@@ -653,7 +653,7 @@ async def test_many_streams_have_few_batches_on_their_way_together() -> None:
             assert (await client.ask(chunk(b""))).json == {"accepted": 20_000, "failed": 0}
 
 
-async def test_of_many_streams_one_decodes_in_each_pass_of_the_loop() -> None:
+async def test_of_many_streams_about_one_decodes_in_each_pass_of_the_loop() -> None:
     async with open_exchanges(MemoryProducer()) as exchanges:
         clients = [exchanges.connect() for _ in range(20)]
         for client in clients:
@@ -661,7 +661,7 @@ async def test_of_many_streams_one_decodes_in_each_pass_of_the_loop() -> None:
         async with passes_counted() as passes:
             for client in clients:
                 assert (await client.answer()).json["failed"] == 10 * BATCH_LINES
-    assert len(passes) >= 20 * 10
+    assert len(passes) >= 20 * 10 * 0.9  # little that is left of a turn is somebody else's
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from ingest.http.messages import Content, Request, Response
 from ingest.http.protocol import Event, HTTPProtocol, Signal
 from ingest.http.streams import ByteStream, TCPStream
 from ingest.parking import own_task
+from ingest.turn import TURN_BYTES, Turn
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class Connection:
         timeouts: Timeouts,
         faults: FaultLog | None = None,
         budget: Budget | None = None,
-        turn: trio.Lock | None = None,
+        turn: Turn | None = None,
         arrivals: Arrivals | None = None,
     ) -> None:
         """`peer` names the client for accounting; `refuse` answers what could not be read.
@@ -137,7 +138,7 @@ class Connection:
         self._refuse_with = refuse
         self._timeouts = timeouts
         self._budget = budget
-        self._turn = turn or trio.Lock()
+        self._turn = turn or Turn()
         self._tcp = stream if isinstance(stream, TCPStream) else None  # TLS reads in a task of its own
         self._arrivals = arrivals
         self._now = trio.current_time if arrivals is None else arrivals.now
@@ -311,9 +312,8 @@ class Connection:
         """
         if not self._protocol.waiting_bytes:
             return self._protocol.next_event()
-        await own_task()
-        async with self._turn:
-            return self._protocol.next_event()
+        await self._turn.take(TURN_BYTES)
+        return self._protocol.next_event()
 
     async def _can_keep(self) -> bool:
         """Whether content that nobody has read leaves the connection usable: here, or short.

@@ -110,6 +110,8 @@ class KafkaClient:
         # All of these are written by callbacks, so only while `wait` or `collect` runs.
         self._reports: list[tuple[Delivery, int, DeliveryReport]] = []
         self._counted: list[tuple[Delivery, list[int]]] = []
+        self._counting: Delivery | None = None  # whose records are the last in it
+        self._count: Callable[[int], None] = list[int]().append  # which adds one more
         self._suspects: list[tuple[Delivery, int]] = []
         self._errors: list[KafkaError] = []
         self._statistics: list[str] = []
@@ -166,17 +168,35 @@ class KafkaClient:
         from its beginning to its end, so a thread for it would serve nobody.  Records that are refused are
         noted in `refused`.
         """
+        if self.given_up:
+            return False
+        produce, on_counted, partial = self._handle.produce, self._on_counted, functools.partial
         for delivery in batch:
             records = delivery.records
+            counted = delivery.counted and not self._stamps
             for index in range(delivery.handed, len(records)):
                 if most <= 0:
                     return True
-                if self.given_up:
-                    return False
-                value = records[index].value
+                record = records[index]
+                value = record.value
                 most -= 1 if value is None else 1 + len(value) // COPIED_BYTES
+                error: IngestError | None = None
                 try:
-                    error = self._produce(self._handle, delivery, index)
+                    if (
+                        counted
+                        and value is not None
+                        and len(value) < COPIED_BYTES
+                        and not record.headers
+                        and record.partition is None
+                        and not record.timestamp
+                    ):
+                        # What `_produce` comes to, in half the time.
+                        try:
+                            produce(record.topic, value, record.key, -1, partial(on_counted, delivery, index))
+                        except (KafkaException, TypeError, ValueError, OverflowError):
+                            error = self._produce(self._handle, delivery, index)  # it knows what that means
+                    else:
+                        error = self._produce(self._handle, delivery, index)
                 except BufferError:
                     return False
                 except Exception as crash:  # noqa: BLE001  # logged; raised, its traceback would keep the handle
@@ -288,13 +308,14 @@ class KafkaClient:
             self._on_delivery(delivery, index, None, error, message, final=final)
             return
         self.reported += 1
-        if self._counted and self._counted[-1][0] is delivery:  # as almost always: they were sent in order
-            indexes = self._counted[-1][1]
-            indexes.append(index)
-            if len(indexes) % COUNTED_AS_ONE:
+        if delivery is self._counting:  # as almost always: they were sent in order
+            self._count(index)
+            if index % COUNTED_AS_ONE:
                 return
         else:
-            self._counted.append((delivery, [index]))
+            indexes = [index]
+            self._counted.append((delivery, indexes))
+            self._counting, self._count = delivery, indexes.append
         self._room -= 1
         if not self._room:
             raise _ENOUGH.with_traceback(None)
@@ -326,6 +347,7 @@ class KafkaClient:
         arrived = Arrived(self._reports.copy(), self._counted.copy(), self._errors.copy(), statistics)
         self._reports.clear()
         self._counted.clear()
+        self._counting = None
         self._errors.clear()
         self._statistics.clear()
         return arrived

@@ -1,0 +1,34 @@
+"""Whose turn it is to compute for long, so that nobody waits for more than one of them."""
+
+from __future__ import annotations
+
+import trio
+
+from ingest.parking import own_task
+
+TURN_BYTES = 262_144
+"""How much is done before other tasks get their turn: about a millisecond's work, as bytes of JSON."""
+
+
+class Turn:
+    """One for all that computes for as long as it takes to read a batch of lines or a large record.
+
+    Without it twenty streams would have a batch each in one pass of the loop, and everybody else would wait.
+    """
+
+    def __init__(self) -> None:
+        self._line = trio.Lock()
+        self._left = TURN_BYTES
+
+    async def take(self, size: int) -> None:
+        """Wait until it is our turn to do what takes as long as so many bytes of JSON.
+
+        Returns at once as long as little has been done since others had their turn; else it is a line, in
+        which one moves up in each pass of the loop.
+        """
+        if size <= self._left:
+            self._left -= size
+            return
+        await own_task()
+        async with self._line:
+            self._left = TURN_BYTES - min(size, TURN_BYTES)
