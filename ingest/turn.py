@@ -9,6 +9,10 @@ from ingest.parking import own_task
 TURN_BYTES = 262_144
 """How much is done before other tasks get their turn: about a millisecond's work, as bytes of JSON."""
 
+READS_AT_ONCE = 32
+"""How many reads of content are done in one pass of the loop: hundreds of uploads make a pass long, and what
+others ask takes several passes."""
+
 
 class Turn:
     """One for all that computes for as long as it takes to read a batch of lines or a large record.
@@ -17,6 +21,8 @@ class Turn:
     """
 
     def __init__(self) -> None:
+        self.reading = trio.Semaphore(READS_AT_ONCE)
+        """To read content that has come: whoever waits for it gets it in the next pass of the loop."""
         self._line = trio.Lock()
         self._left = TURN_BYTES
 

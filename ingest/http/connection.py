@@ -390,10 +390,7 @@ class Connection:
             self._reading = reading
             if self._hurrying:
                 reading.cancel()
-            # Content that is here already must not keep the loop: a stream can go on for ever.  Before the
-            # read and not after it, where being cancelled would lose what was read.
-            await trio.lowlevel.checkpoint()
-            data = await self._read()
+            data = await self._read_content()
         self._reading = None
         self.received_at = trio.current_time()
         self._allowance -= self.received_at - self.since
@@ -433,6 +430,24 @@ class Connection:
     async def _read(self) -> bytes | bytearray:
         try:
             return await self._stream.receive_some(RECEIVE_BYTES)
+        except _GONE as error:
+            raise Disconnected from error
+
+    async def _read_content(self) -> bytes | bytearray:
+        """The same, so that content which is here already does not keep the loop: it can go on for ever.
+
+        Others go on before the read and not after it, where being cancelled would lose what was read.
+        """
+        if self._tcp is None:
+            await trio.lowlevel.checkpoint()
+            return await self._read()
+        try:
+            while True:
+                await self._tcp.wait_readable()
+                async with self._turn.reading:
+                    data = self._tcp.receive_now(RECEIVE_BYTES)
+                if data is not None:
+                    return data
         except _GONE as error:
             raise Disconnected from error
 

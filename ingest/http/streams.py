@@ -43,11 +43,15 @@ class TCPStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = 65_536) -> bytes:
         """See `ByteStream.receive_some`."""
         while True:
-            if self.emptied:
-                await trio.lowlevel.wait_readable(self._socket)
+            await self.wait_readable()
             data = self.receive_now(max_bytes or 65_536)
             if data is not None:
                 return data
+
+    async def wait_readable(self) -> None:
+        """Wait until something has come, unless it is known to have."""
+        if self.emptied:
+            await trio.lowlevel.wait_readable(self._socket)
 
     def receive_now(self, most: int) -> bytes | None:
         """What has come, b"" at the end; None where nothing has."""
