@@ -102,6 +102,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """A million changed streams on both engines, and on Node's and Go's servers where they are installed."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "-m", "fuzz", "--timeout", "3600", "--record", "nox -s fuzz", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The study: ingest beside its peers, in interleaved rounds; bench/README.md has the arguments."""
     session.install("-e", ".", "-r", "bench/peers/python/requirements.txt", "matplotlib>=3.10")

@@ -27,6 +27,13 @@ def feed(protocol: HTTPProtocol, pieces: Iterable[bytes], *, takes: bool = True)
 
     `takes` says that content which has come with its head is taken at once.
     """
+    return read(protocol, pieces, takes=takes)[0]
+
+
+def read(
+    protocol: HTTPProtocol, pieces: Iterable[bytes], *, takes: bool = True
+) -> tuple[Outcome, IngestError | None]:
+    """The same, and why no more was read where something was refused."""
     requests: list[Read] = []
     request: Request | None = None
     content: list[bytes] = []
@@ -45,10 +52,10 @@ def feed(protocol: HTTPProtocol, pieces: Iterable[bytes], *, takes: bool = True)
             elif event is Signal.NEED_DATA:
                 piece = next(waiting, None)
                 if piece is None:
-                    return Outcome(requests)
+                    return Outcome(requests), None
                 protocol.receive_data(piece)
             elif event is Signal.END_OF_STREAM:
-                return Outcome(requests, ended=True)
+                return Outcome(requests, ended=True), None
             else:
                 assert request is not None
                 requests.append(Read(request.method, request.target, b"".join(content)))
@@ -56,10 +63,10 @@ def feed(protocol: HTTPProtocol, pieces: Iterable[bytes], *, takes: bool = True)
                 protocol.send_head(Response(204))
                 protocol.end()
                 if not protocol.keeps_alive:
-                    return Outcome(requests, ended=True)
+                    return Outcome(requests, ended=True), None
                 protocol.start_next_cycle()
     except IngestError as error:
-        return Outcome(requests, refused=error.status)
+        return Outcome(requests, refused=error.status), error
 
 
 def bytewise(raw: bytes) -> list[bytes]:
