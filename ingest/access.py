@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from ingest.errors import IngestError
-from ingest.http.connection import Connection
+from ingest.http.exchange import Exchange
 
 log = logging.getLogger("ingest.access")
 
@@ -13,9 +13,7 @@ SHOWN_BYTES = 256
 """How much of a request target is shown."""
 
 
-def log_request(
-    exchange: Connection, request_id: bytes, *, status: int, seconds: float, records: int
-) -> None:
+def log_request(exchange: Exchange, request_id: bytes, *, status: int, seconds: float, records: int) -> None:
     """Log a request that was read; `status` 0 says that nobody was there to be answered."""
     request = exchange.request
     target = request.target[:SHOWN_BYTES].decode("ascii", "replace")

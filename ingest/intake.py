@@ -18,7 +18,7 @@ from ingest.config import Config
 from ingest.errors import BadRequest, DeliveryFailed, IngestError, Overloaded, TooLarge
 from ingest.faultlog import FaultLog
 from ingest.formats import plain
-from ingest.http.connection import Connection, Disconnected
+from ingest.http.exchange import Disconnected, Exchange
 from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
 from ingest.http.messages import Request, Response
 from ingest.intent import NDJSON_TYPES, Intent, read_intent, request_id
@@ -69,7 +69,7 @@ class Intake:
             for count in itertools.count()
         )
 
-    async def __call__(self, exchange: Connection) -> Response | None:
+    async def __call__(self, exchange: Exchange) -> Response | None:
         """Answer one request.  Whatever goes wrong in it becomes an answer here."""
         began = time.perf_counter()
         request = exchange.request
@@ -126,7 +126,7 @@ class Intake:
         return with_request_id(error_response(error), name)
 
     async def _stream(
-        self, exchange: Connection, intent: Intent, record_bytes: int, name: bytes
+        self, exchange: Exchange, intent: Intent, record_bytes: int, name: bytes
     ) -> tuple[Response | None, int]:
         """The answer to NDJSON, None where it has been sent, and how many records were taken."""
         await own_task()
@@ -143,7 +143,7 @@ class Intake:
         return await stream.run(), stream.accepted
 
     async def _one_record(
-        self, exchange: Connection, intent: Intent, record_bytes: int
+        self, exchange: Exchange, intent: Intent, record_bytes: int
     ) -> tuple[Response, int]:
         """Read the content whole, and answer for its record; whether it was taken."""
         length = exchange.request.content_length
@@ -195,9 +195,7 @@ class Intake:
             return error_response(report), 0
         return Response(204) if intent.minimal else json_response(200, report), 1
 
-    async def _receive(
-        self, exchange: Connection, intent: Intent, hold: Hold, record_bytes: int
-    ) -> bytearray:
+    async def _receive(self, exchange: Exchange, intent: Intent, hold: Hold, record_bytes: int) -> bytearray:
         """The whole content; its hold grows where its length is not known, and is its peer's no more."""
         fixed = intent.like_cost + exchange.head_cost
         received = bytearray()  # not a list: of small pieces it would cost many times their size

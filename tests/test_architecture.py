@@ -16,11 +16,13 @@ PACKAGE = Path(__file__).parent.parent / "ingest"
 # pattern may import each other (the rooms of one folder), and not in a circle.
 ROWS = [
     ["__main__"],
-    ["cli", "testing"],
-    ["service", "workers"],
+    ["cli", "testing", "worker"],
+    ["workers"],
+    ["service"],
     ["intake", "management.*"],
     ["streaming", "http.listeners", "access"],
     ["answers", "intent", "http.connection", "http.engines", "kafka.*", "formats.*"],
+    ["http.exchange"],
     [
         "http.*_protocol",
         "http.streams",
@@ -45,7 +47,7 @@ ROWS = [
 ALONE = {
     "h11": ["http.h11_protocol"],
     "confluent_kafka": ["kafka.*"],
-    "prometheus_client": ["management.exposition"],
+    "prometheus_client": ["management.exposition", "management.sums"],
     "structlog": ["logs"],
     "typer": ["cli"],
 }

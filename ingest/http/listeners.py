@@ -24,7 +24,8 @@ from trio_util import periodic
 from ingest.config import HTTP
 from ingest.errors import ConfigError
 from ingest.faultlog import FaultLog
-from ingest.http.connection import Connection, Phase
+from ingest.http.connection import Connection
+from ingest.http.exchange import Phase
 from ingest.http.streams import ByteStream, TCPStream
 
 BACKLOG = 4096
@@ -66,8 +67,13 @@ _NO_SYN = b"".join(
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-def open_sockets(host: str, port: int, *, option: str = "http") -> list[socket.socket]:
+def open_sockets(
+    host: str, port: int, *, option: str = "http", beside_others: bool = False
+) -> list[socket.socket]:
     """Listening TCP sockets for every address of `host`; port 0 takes one free port for all of them.
+
+    With `beside_others` further ones of the same user can be opened for the same port: the kernel shares
+    connections out among them (SO_REUSEPORT, socket(7)).
 
     Raises `ConfigError`, which names `option`, where that cannot be done.
     """
@@ -78,6 +84,8 @@ def open_sockets(host: str, port: int, *, option: str = "http") -> list[socket.s
             listening = socket.socket(family, kind, protocol)
             sockets.append(listening)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if beside_others:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             # What is accepted has both from here.

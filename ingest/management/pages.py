@@ -13,7 +13,8 @@ from ingest.answers import error_response, json_response
 from ingest.config import Timeouts
 from ingest.errors import MethodNotAllowed, NotFound
 from ingest.faultlog import FaultLog
-from ingest.http.connection import Connection, Phase
+from ingest.http.connection import Connection
+from ingest.http.exchange import Exchange, Phase
 from ingest.http.http1_protocol import HTTP1Protocol
 from ingest.http.listeners import Listeners
 from ingest.http.messages import Response
@@ -53,7 +54,7 @@ class Pages:
         """The connection of a stream and a peer's address."""
         return Connection(stream, peer, HTTP1Protocol(), self, error_response, TIMEOUTS, self._faults)
 
-    async def __call__(self, exchange: Connection) -> Response:
+    async def __call__(self, exchange: Exchange) -> Response:
         """Answer one request."""
         request = exchange.request
         path = origin_form(request.target).partition("?")[0]

@@ -13,7 +13,8 @@ from trio.testing import MockClock
 
 from ingest.config import Timeouts
 from ingest.errors import IngestError, TooLarge
-from ingest.http.connection import DISCARD_BYTES, RECEIVE_BYTES, Connection, Handler
+from ingest.http.connection import DISCARD_BYTES, Connection
+from ingest.http.exchange import RECEIVE_BYTES, Exchange, Handler
 from ingest.http.listeners import Listeners
 from ingest.http.messages import Response
 from ingest.http.protocol import HTTPProtocol
@@ -35,14 +36,14 @@ def refuse(error: IngestError) -> Response:
     return Response(error.status, content=error.message.encode(), closes=error.closes)
 
 
-async def read_all(exchange: Connection) -> bytes:
+async def read_all(exchange: Exchange) -> bytes:
     content = b""
     while data := await exchange.receive():
         content += data
     return content
 
 
-async def echo(exchange: Connection) -> Response:
+async def echo(exchange: Exchange) -> Response:
     """Answers with the request target and the content."""
     try:
         return Response(200, content=exchange.request.target + b" " + await read_all(exchange))
@@ -50,7 +51,7 @@ async def echo(exchange: Connection) -> Response:
         return refuse(error)
 
 
-async def ignore(exchange: Connection) -> Response:
+async def ignore(exchange: Exchange) -> Response:
     """Answers without a look at the content."""
     return Response(403)
 
@@ -63,7 +64,7 @@ class Held:
         self.cancelled = 0
         self.answer = trio.Event()
 
-    async def __call__(self, exchange: Connection) -> Response:
+    async def __call__(self, exchange: Exchange) -> Response:
         self.begun.append(exchange.request.target)
         try:
             await self.answer.wait()
@@ -232,7 +233,7 @@ async def test_content_that_came_fast_does_not_earn_a_long_pause(
 async def test_time_that_the_handler_takes_is_not_charged_to_the_client(
     open_wire: Opener, autojump_clock: MockClock
 ) -> None:
-    async def slow(exchange: Connection) -> Response:
+    async def slow(exchange: Exchange) -> Response:
         first = await exchange.receive()
         await trio.sleep(10 * TIMEOUTS.body_grace_seconds)
         return Response(200, content=first + await exchange.receive())
@@ -267,7 +268,7 @@ async def test_client_that_does_not_take_its_answer_is_cut_off(
 async def test_send_deadline_is_for_each_piece_of_a_streamed_answer(
     open_wire: Opener, autojump_clock: MockClock
 ) -> None:
-    async def pieces(exchange: Connection) -> None:
+    async def pieces(exchange: Exchange) -> None:
         await exchange.start(Response(200, content=None))
         for _ in range(10):
             await trio.sleep(TIMEOUTS.send_seconds)
@@ -280,7 +281,7 @@ async def test_send_deadline_is_for_each_piece_of_a_streamed_answer(
 
 
 async def test_handler_has_no_deadline_here(open_wire: Opener, autojump_clock: MockClock) -> None:
-    async def slow(exchange: Connection) -> Response:
+    async def slow(exchange: Exchange) -> Response:
         await trio.sleep(3600)
         return Response(204)
 
@@ -296,7 +297,7 @@ async def test_100_is_sent_when_the_handler_asks_for_content(
 ) -> None:
     admitted = trio.Event()
 
-    async def admit(exchange: Connection) -> Response:
+    async def admit(exchange: Exchange) -> Response:
         await admitted.wait()
         return await echo(exchange)
 
@@ -387,7 +388,7 @@ async def test_client_that_pipelines_and_never_reads_is_held_to_one_read(
 ) -> None:
     answers = 0
 
-    async def count(exchange: Connection) -> Response:
+    async def count(exchange: Exchange) -> Response:
         nonlocal answers
         answers += 1
         return Response(204)
@@ -433,7 +434,7 @@ async def test_answer_to_head_has_a_length_and_no_content(
 async def test_streamed_answer_ends_where_its_client_can_see_it(
     open_wire: Opener, autojump_clock: MockClock, version: str
 ) -> None:
-    async def pieces(exchange: Connection) -> None:
+    async def pieces(exchange: Exchange) -> None:
         await exchange.start(Response(200, content=None))
         for piece in (b"a", b"", b"b"):
             await exchange.send(piece)
@@ -509,7 +510,7 @@ async def test_skipped_content_that_stops_ends_the_connection(
 async def test_refusal_in_the_middle_of_long_content_closes(
     open_wire: Opener, autojump_clock: MockClock
 ) -> None:
-    async def enough(exchange: Connection) -> Response:
+    async def enough(exchange: Exchange) -> Response:
         await exchange.receive()
         return refuse(TooLarge("enough"))
 
@@ -563,22 +564,22 @@ async def test_error_in_chunked_content_reaches_the_handler_and_closes(
         assert await wire.closed_after(0) == b""
 
 
-async def fail(exchange: Connection) -> Response:
+async def fail(exchange: Exchange) -> Response:
     raise KeyError("a bug")
 
 
-async def fail_midway(exchange: Connection) -> Response:
+async def fail_midway(exchange: Exchange) -> Response:
     await exchange.start(Response(200, content=None))
     await exchange.send(b"begun")
     raise KeyError("a bug")
 
 
-async def answer_twice(exchange: Connection) -> Response:
+async def answer_twice(exchange: Exchange) -> Response:
     await exchange.start(Response(200, content=None))
     return Response(200)
 
 
-async def answer_with_a_bad_field(exchange: Connection) -> Response:
+async def answer_with_a_bad_field(exchange: Exchange) -> Response:
     return Response(200, fields=((b"a", b"b\r\nc: d"),))
 
 
@@ -586,7 +587,7 @@ async def answer_with_a_bad_field(exchange: Connection) -> Response:
 async def test_bug_in_a_handler_ends_its_connection_with_one_log_line(
     open_wire: Opener,
     autojump_clock: MockClock,
-    handler: Callable[[Connection], Awaitable[Response]],
+    handler: Callable[[Exchange], Awaitable[Response]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with open_wire(handler) as wire:
@@ -712,7 +713,7 @@ async def test_request_on_its_way_when_the_drain_begins_is_answered(
 
 
 async def test_drain_closes_a_streamed_answer(open_wire: Opener, autojump_clock: MockClock) -> None:
-    async def pieces(exchange: Connection) -> None:
+    async def pieces(exchange: Exchange) -> None:
         await read_all(exchange)
         await exchange.start(Response(200, content=None))
         await exchange.end()

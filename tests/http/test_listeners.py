@@ -23,8 +23,9 @@ from trio.testing import MockClock
 from ingest.config import HTTP, Timeouts
 from ingest.errors import ConfigError, IngestError
 from ingest.http.arrivals import open_arrivals
-from ingest.http.connection import Connection, Handler, Phase
+from ingest.http.connection import Connection
 from ingest.http.engines import ENGINES
+from ingest.http.exchange import Exchange, Handler, Phase
 from ingest.http.listeners import WITHOUT_REQUEST, Listeners, open_sockets, open_tls
 from ingest.http.messages import Response
 from ingest.http.protocol import HTTPProtocol
@@ -48,7 +49,7 @@ def refuse(error: IngestError) -> Response:
     return Response(error.status, closes=error.closes)
 
 
-async def echo(exchange: Connection) -> Response:
+async def echo(exchange: Exchange) -> Response:
     return Response(200, content=exchange.request.target)
 
 
@@ -60,7 +61,7 @@ class Held:
         self.answer = trio.Event()
         self.cancelled = trio.Event()
 
-    async def __call__(self, exchange: Connection) -> Response:
+    async def __call__(self, exchange: Exchange) -> Response:
         self.begun.set()
         try:
             await self.answer.wait()
@@ -106,7 +107,7 @@ async def open_place(
     # With one engine connections are parked, with the other they wait in their own tasks.
     arrivals = open_arrivals() if make_protocol is ENGINES["builtin"] else None
 
-    async def handle(exchange: Connection) -> Response | None:
+    async def handle(exchange: Exchange) -> Response | None:
         await own_task()  # these handlers wait for what they want
         return await handler(exchange)
 
@@ -156,7 +157,7 @@ async def test_connection_beyond_the_cap_waits_in_the_backlog_and_is_served_late
     open_now = peak = 0
     full = trio.Event()
 
-    async def count(exchange: Connection) -> Response:
+    async def count(exchange: Exchange) -> Response:
         nonlocal open_now, peak
         open_now += 1
         peak = max(peak, open_now)
@@ -201,7 +202,7 @@ async def test_new_connection_ends_the_one_that_waits_for_its_client_where_that_
 ) -> None:
     held = Held()
 
-    async def handle(exchange: Connection) -> Response:
+    async def handle(exchange: Exchange) -> Response:
         if exchange.request.target == b"/held":
             return await held(exchange)
         if exchange.request.target == b"/large":
@@ -247,7 +248,7 @@ async def test_a_full_place_ends_what_waited_longest_of_who_has_most_and_nothing
 ) -> None:
     held = Held()
 
-    async def handle(exchange: Connection) -> Response:
+    async def handle(exchange: Exchange) -> Response:
         return await (held if exchange.request.target == b"/held" else echo)(exchange)
 
     async with (
@@ -282,7 +283,7 @@ async def test_a_full_place_ends_what_waited_longest_of_who_has_most_and_nothing
 async def test_handler_that_raises_does_not_end_the_loop(
     make_protocol: MakeProtocol, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail(exchange: Connection) -> Response:
+    async def fail(exchange: Exchange) -> Response:
         if exchange.request.target == b"/bug":
             raise KeyError("a bug")
         return Response(200)
@@ -424,7 +425,7 @@ async def test_client_that_only_shuts_its_side_down_is_not_taken_for_gone(
 
 
 async def test_client_that_takes_nothing_is_reset(make_protocol: MakeProtocol) -> None:
-    async def much(exchange: Connection) -> Response:
+    async def much(exchange: Exchange) -> Response:
         return Response(200, content=bytes(32 << 20))
 
     timeouts = Timeouts(send_seconds=0.1)
@@ -439,7 +440,7 @@ async def test_client_that_takes_nothing_is_reset(make_protocol: MakeProtocol) -
 
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 async def test_refusal_reaches_a_client_that_is_still_sending(make_protocol: MakeProtocol, tls: bool) -> None:
-    async def ignore(exchange: Connection) -> Response:
+    async def ignore(exchange: Exchange) -> Response:
         return Response(403)
 
     async with open_place(make_protocol, ignore, tls=tls) as place, place.client() as client:
