@@ -19,7 +19,7 @@ from ingest.budget import Hold
 from ingest.errors import DeliveryUnknown, Draining, IngestError, Outcome, Overloaded, TooLarge
 from ingest.faultlog import FaultLog
 from ingest.metrics import MOST_TOPICS, OTHER, Histogram, TopicCounts
-from ingest.records import DeliveryReport, Receipt, Record
+from ingest.records import Alike, DeliveryReport, Receipt, Record
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Delivery:
         deadline: float = math.inf,
         on_settled: Callable[[Delivery], None] | None = None,
     ) -> None:
-        self.records = list(records)
+        self.records: list[Record] | Alike = records if isinstance(records, Alike) else list(records)
         """Ours alone, and changed only in place: what the sink has copied is let go of."""
         self.reports: list[DeliveryReport | None] = [None] * len(records)
         self.deadline = deadline
@@ -203,7 +203,10 @@ class Delivery:
             else:
                 self._wake = functools.partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
                 await trio.lowlevel.wait_task_rescheduled(self._give_up)
-        return [self._answer or _NO_REPORT if report is None else report for report in self.reports]
+        reports = self.reports
+        if None not in reports:
+            return reports  # type: ignore[return-value]  # there is no None
+        return [self._answer or _NO_REPORT if report is None else report for report in reports]
 
     def _finish(self) -> None:
         if self._hold is not None:

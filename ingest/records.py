@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias, overload
 
 import msgspec
 
@@ -50,6 +51,57 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         """Bytes that this record takes of the budget; `shares_headers`: others have the same tuple."""
         header = HEADER_OVERHEAD_BYTES if shares_headers else HEADER_OVERHEAD_BYTES + HEADER_OBJECTS_BYTES
         return self.size() + RECORD_OVERHEAD_BYTES + header * len(self.headers)
+
+
+class Alike(Sequence[Record]):
+    """Records that differ in value and key alone: the lines of a stream, without an object for each.
+
+    Changed in place by whoever they were handed to, as a list would be.
+    """
+
+    __slots__ = ("keys", "like", "longest", "values")
+
+    def __init__(
+        self, like: Record, values: list[bytes], keys: list[bytes] | None = None, *, longest: int
+    ) -> None:
+        """`keys`, one for each value, where they have not all that of `like`; `longest` is of the values."""
+        self.like = like
+        self.values: list[bytes] = values
+        self.keys = keys
+        self.longest = longest
+
+    @property
+    def plain(self) -> bool:
+        """Whether they have nothing but topic, value and key."""
+        like = self.like
+        return not like.headers and like.partition is None and not like.timestamp
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        like = self.like
+        key = like.key if self.keys is None else self.keys[index]
+        return Record(like.topic, self.values[index], key, like.headers, like.partition, like.timestamp)
+
+    def __setitem__(self, index: int, record: Record) -> None:
+        """Give the record at `index` another value."""
+        assert record.value is not None  # noqa: S101  # lines have one
+        self.values[index] = record.value
+
+    def __delitem__(self, those: slice) -> None:
+        del self.values[those]
+        if self.keys is not None:
+            del self.keys[those]
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[index] for index in range(len(self)))
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

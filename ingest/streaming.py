@@ -17,11 +17,11 @@ from ingest.answers import error_body, error_response, json_response, with_reque
 from ingest.budget import Budget
 from ingest.errors import BadRequest, DeliveryUnknown, IngestError, Outcome, Overloaded, TooLarge
 from ingest.formats.ndjson import BATCH_LINES, LineDecoder, Lines
-from ingest.http.connection import RECEIVE_BYTES, Connection
+from ingest.http.exchange import RECEIVE_BYTES, Exchange
 from ingest.http.messages import Response
 from ingest.intent import Intent
 from ingest.producer import SOMEWHERE, Delivery, Producer
-from ingest.records import RECORD_OVERHEAD_BYTES, DeliveryReport, Receipt
+from ingest.records import RECORD_OVERHEAD_BYTES, Alike, DeliveryReport, Receipt
 from ingest.turn import Turn
 
 BATCHES_IN_FLIGHT = 16
@@ -60,7 +60,7 @@ class Stream:
     def __init__(
         self,
         streams: Streams,
-        exchange: Connection,
+        exchange: Exchange,
         intent: Intent,
         record_bytes: int,
         producer: Producer,
@@ -167,7 +167,8 @@ class Stream:
             try:
                 delivery = await self._submit(lines)
             except IngestError as error:
-                refused = Lines([], [], [*lines.failures, *((number, error) for number in lines.numbers)])
+                failures = [*lines.failures, *((number, error) for number in lines.numbers)]
+                refused = Lines(Alike(self._intent.like, [], longest=0), [], failures)
                 self._enter(None, refused)
                 raise
         self._enter(delivery, lines)
@@ -188,7 +189,6 @@ class Stream:
         hold = await self._budget.acquire(lines.cost, left)
         delivery = await self._producer.submit(lines.records, hold=hold, deadline=self._due)
         delivery.counted = not self._intent.match.offsets
-        lines.records.clear()  # the producer's now, which lets go of what librdkafka has copied
         if self._intent.queued:
             delivery.promise_no_more()
         return delivery

@@ -27,7 +27,7 @@ from ingest.errors import (
     UnknownPartition,
 )
 from ingest.formats.ndjson import BATCH_LINES
-from ingest.http.connection import RECEIVE_BYTES, Connection
+from ingest.http.exchange import RECEIVE_BYTES, Exchange
 from ingest.http.framing import CHUNKS_AT_ONCE, MessageReader
 from ingest.producer import Delivery
 from ingest.records import DeliveryReport, Record
@@ -720,12 +720,12 @@ async def passes_counted(look: Callable[[], int] = int) -> AsyncIterator[list[in
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
         request("POST /", CHUNKED) + b"x\r\n",
         OPEN + b"x\r\n",
-        request("GET /none", "Connection: close"),
+        request("GET /none", "Exchange: close"),
     ],
 )
 async def test_refused_request_leaves_no_circle_of_garbage(asked: bytes) -> None:
     async with open_exchanges(MemoryProducer()) as exchanges:
-        await exchanges.ask(request("GET /none", "Connection: close"))
+        await exchanges.ask(request("GET /none", "Exchange: close"))
         exchanges.connections.clear()
         gc.collect()
         gc.disable()
@@ -740,4 +740,4 @@ async def test_refused_request_leaves_no_circle_of_garbage(asked: bytes) -> None
 
 
 def living() -> list[object]:
-    return [each for each in gc.get_objects() if isinstance(each, (Connection, MessageReader))]
+    return [each for each in gc.get_objects() if isinstance(each, (Exchange, MessageReader))]

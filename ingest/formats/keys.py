@@ -7,7 +7,7 @@ long as passing over it, and everybody else would wait.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 import msgspec
@@ -51,6 +51,26 @@ def are_json(text: bytes, lines: int) -> bool:
     return len(values) == lines
 
 
+def keys_at(text: bytes, path: tuple[str, ...], lines: int) -> list[bytes] | None:
+    """`key_at` of each of so many lines of `text`; None where it has to be asked line by line."""
+    if len(path) > 1:
+        return None
+    (name,) = path
+    keys = []
+    try:
+        for fields in _field_reader(name).decode_lines(text):
+            key = bytes(fields[name])
+            if key.startswith(b'"'):
+                key = key[1:-1] if b"\\" not in key else _string(key).encode()
+            elif key.startswith((b"n", b"[", b"{")):
+                return None
+            keys.append(key)
+        text.decode()
+    except (msgspec.MsgspecError, KeyError, UnicodeError, RecursionError):
+        return None
+    return keys if len(keys) == lines else None
+
+
 def key_at(data: bytes, path: tuple[str, ...]) -> bytes:
     """The key that the field at `path`, as `("user", "id")`, of the JSON `data` gives.
 
@@ -61,7 +81,7 @@ def key_at(data: bytes, path: tuple[str, ...]) -> bytes:
     value: bytes | msgspec.Raw = data
     for name in path:
         try:
-            value = _field_reader(name)(value)[name]
+            value = _field_reader(name).decode(value)[name]
         except (msgspec.ValidationError, KeyError):  # no object, or one without the field
             raise InvalidRecord(f"there is no field {_shown(path)} to take the key from") from None
     key = bytes(value)
@@ -73,13 +93,13 @@ def key_at(data: bytes, path: tuple[str, ...]) -> bytes:
 
 
 @functools.lru_cache(REMEMBERED_NAMES)
-def _field_reader(name: str) -> Callable[[bytes | msgspec.Raw], Mapping[str, msgspec.Raw]]:
+def _field_reader(name: str) -> msgspec.json.Decoder[Mapping[str, msgspec.Raw]]:
     """Reads the field `name` of an object, and passes over all others."""
     # msgspec compares with the name's UTF-8, which it finds only where somebody asked for it before.
     msgspec.json.encode(name)
     fields: Any = {name: msgspec.Raw}
     only: Any = TypedDict("only", fields, total=False)  # type: ignore[misc]  # named when it is run
-    return msgspec.json.Decoder[Mapping[str, msgspec.Raw]](only).decode
+    return msgspec.json.Decoder[Mapping[str, msgspec.Raw]](only)
 
 
 def _shown(path: tuple[str, ...]) -> str:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,8 +22,8 @@ from confluent_kafka.admin import AdminClient
 from ingest.errors import BadRequest, ConfigError, DeliveryFailed, IngestError, Overloaded
 from ingest.kafka.reports import delivery_error, is_of_a_batch, refusal
 from ingest.kafka.statistics import Statistics, read_statistics
-from ingest.producer import Delivery
-from ingest.records import DeliveryReport, Receipt
+from ingest.producer import SOMEWHERE, Delivery
+from ingest.records import Alike, DeliveryReport, Receipt
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +111,6 @@ class KafkaClient:
         # All of these are written by callbacks, so only while `wait` or `collect` runs.
         self._reports: list[tuple[Delivery, int, DeliveryReport]] = []
         self._counted: list[tuple[Delivery, list[int]]] = []
-        self._counting: Delivery | None = None  # whose records are the last in it
-        self._count: Callable[[int], None] = list[int]().append  # which adds one more
         self._suspects: list[tuple[Delivery, int]] = []
         self._errors: list[KafkaError] = []
         self._statistics: list[str] = []
@@ -170,33 +169,27 @@ class KafkaClient:
         """
         if self.given_up:
             return False
-        produce, on_counted, partial = self._handle.produce, self._on_counted, functools.partial
         for delivery in batch:
             records = delivery.records
-            counted = delivery.counted and not self._stamps
+            if (
+                delivery.counted
+                and isinstance(records, Alike)
+                and records.plain
+                and records.longest < COPIED_BYTES
+                and not self._stamps
+            ):
+                begun = delivery.handed
+                if not self._hand_over_plain(delivery, records, most):
+                    return False
+                most -= delivery.handed - begun
             for index in range(delivery.handed, len(records)):
                 if most <= 0:
                     return True
-                record = records[index]
-                value = record.value
+                value = records[index].value
                 most -= 1 if value is None else 1 + len(value) // COPIED_BYTES
                 error: IngestError | None = None
                 try:
-                    if (
-                        counted
-                        and value is not None
-                        and len(value) < COPIED_BYTES
-                        and not record.headers
-                        and record.partition is None
-                        and not record.timestamp
-                    ):
-                        # What `_produce` comes to, in half the time.
-                        try:
-                            produce(record.topic, value, record.key, -1, partial(on_counted, delivery, index))
-                        except (KafkaException, TypeError, ValueError, OverflowError):
-                            error = self._produce(self._handle, delivery, index)  # it knows what that means
-                    else:
-                        error = self._produce(self._handle, delivery, index)
+                    error = self._produce(self._handle, delivery, index)
                 except BufferError:
                     return False
                 except Exception as crash:  # noqa: BLE001  # logged; raised, its traceback would keep the handle
@@ -210,6 +203,56 @@ class KafkaClient:
                 delivery.handed = index + 1
         return True
 
+    def _hand_over_plain(self, delivery: Delivery, records: Alike, most: int) -> bool:
+        """What `_produce` comes to for lines that are only counted, in a third of the time.
+
+        Ends at a record that librdkafka does not take for a reason of its own: `_produce` knows what that
+        means.  False where librdkafka takes none now.
+        """
+        begun = index = delivery.handed
+        values = records.values[begun : begun + max(most, 0)]
+        keys: Iterable[bytes | None] = (
+            itertools.repeat(records.like.key) if records.keys is None else records.keys[begun:]
+        )
+        produce, topic, partial, report = (
+            self._handle.produce,
+            delivery.topic,
+            functools.partial,
+            self._counter(delivery),
+        )
+        try:
+            for value, key in zip(values, keys):  # noqa: B905  # one of them may have no end
+                produce(topic, value, key, -1, partial(report, index))
+                index += 1
+        except BufferError:
+            return False
+        except (KafkaException, TypeError, ValueError, OverflowError):
+            pass
+        finally:
+            self.taken += index - begun
+            delivery.handed = index
+        return True
+
+    def _counter(self, delivery: Delivery) -> Callable[[int, KafkaError | None, Message], None]:
+        """`_on_delivery` in less time, for records of which nobody asks where they are."""
+        indexes: list[int] = []
+        count, begin = indexes.append, self._counted.append
+
+        def report(index: int, error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                self._on_delivery(delivery, index, None, error, message)
+                return
+            if not indexes:
+                begin((delivery, indexes))
+            count(index)
+            if index % COUNTED_AS_ONE:
+                return
+            self._room -= 1
+            if not self._room:
+                raise _ENOUGH.with_traceback(None)
+
+        return report
+
     def _produce(self, handle: Handle, delivery: Delivery, index: int) -> IngestError | None:
         """Enqueue one record, or say why it was refused.  Raises BufferError where it takes none now."""
         record = delivery.records[index]
@@ -222,11 +265,7 @@ class KafkaClient:
         # `produce`, whose report a thread may have by then.
         if record.value is not None and len(record.value) >= COPIED_BYTES:
             delivery.records[index] = msgspec.structs.replace(record, value=_COPIED)
-        report: Callable[[KafkaError | None, Message], None]
-        if delivery.counted:
-            report = functools.partial(self._on_counted, delivery, index)
-        else:
-            report = functools.partial(self._on_delivery, delivery, index, stamp if self._stamps else None)
+        report = functools.partial(self._on_delivery, delivery, index, stamp if self._stamps else None)
         if handle is not self._handle:
             report = functools.partial(report, final=True)
         partition = -1 if record.partition is None else record.partition
@@ -270,7 +309,9 @@ class KafkaClient:
         final: bool = False,
     ) -> None:
         report: DeliveryReport
-        if error is None:
+        if error is None and delivery.counted:
+            report = SOMEWHERE
+        elif error is None:
             kind, timestamp = message.timestamp()
             report = Receipt(
                 delivery.topic,
@@ -290,32 +331,6 @@ class KafkaClient:
             report = delivery_error(error)
         self.reported += 1
         self._reports.append((delivery, index, report))
-        self._room -= 1
-        if not self._room:
-            raise _ENOUGH.with_traceback(None)
-
-    def _on_counted(
-        self,
-        delivery: Delivery,
-        index: int,
-        error: KafkaError | None,
-        message: Message,
-        *,
-        final: bool = False,
-    ) -> None:
-        """The same in less time, since nobody asks where the record is."""
-        if error is not None:
-            self._on_delivery(delivery, index, None, error, message, final=final)
-            return
-        self.reported += 1
-        if delivery is self._counting:  # as almost always: they were sent in order
-            self._count(index)
-            if index % COUNTED_AS_ONE:
-                return
-        else:
-            indexes = [index]
-            self._counted.append((delivery, indexes))
-            self._counting, self._count = delivery, indexes.append
         self._room -= 1
         if not self._room:
             raise _ENOUGH.with_traceback(None)
@@ -344,10 +359,13 @@ class KafkaClient:
             if note.fatal() and self.failure is None:
                 self.failure = f"it failed for good: {note.str()}"
         statistics = read_statistics(self._statistics[-1]) if self._statistics else None
-        arrived = Arrived(self._reports.copy(), self._counted.copy(), self._errors.copy(), statistics)
+        counted = [(delivery, indexes.copy()) for delivery, indexes in self._counted]
+        for _, indexes in self._counted:
+            self.reported += len(indexes)
+            indexes.clear()
+        arrived = Arrived(self._reports.copy(), counted, self._errors.copy(), statistics)
         self._reports.clear()
         self._counted.clear()
-        self._counting = None
         self._errors.clear()
         self._statistics.clear()
         return arrived
