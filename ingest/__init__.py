@@ -4,7 +4,7 @@
 `ingest.testing` has producers that need no Kafka.
 """
 
-from ingest.config import HTTP, Config, Limits, Log, Management, Route, Shutdown, Timeouts, Topics
+from ingest.config import HTTP, Config, Limits, Log, Management, Route, Shutdown, Timeouts, Topics, Tuning
 from ingest.errors import (
     BadFraming,
     BadRequest,
@@ -75,6 +75,7 @@ __all__ = [
     "TooLarge",
     "TopicDenied",
     "Topics",
+    "Tuning",
     "UnknownPartition",
     "UnknownTopic",
     "UnknownTransferCoding",

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -33,6 +34,7 @@ from ingest.kafka.consumer import ConsumedRecord, open_topic
 from ingest.loading import as_toml, load
 from ingest.settings import read_files
 from ingest.systemd import notify
+from ingest.workers import Workers, serve_with_workers, usable_cores
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +100,13 @@ def serve(
     management_port: Annotated[
         str | None, typer.Option(metavar="PORT", help="Where health and metrics are; 0 takes a free one.")
     ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="balanced|latency|throughput", help="What librdkafka is set up for."),
+    ] = None,
+    workers: Annotated[
+        str | None, typer.Option(metavar="N|auto", help="Processes on the port; auto: one for each core.")
+    ] = None,
 ) -> None:
     """Serve, until SIGTERM or SIGINT; a second one gives up what is pending."""
     process.spare_memory()
@@ -117,6 +126,8 @@ def serve(
                 "--log-format": log_format,
                 "--access-log": access_log or None,
                 "--management-port": management_port,
+                "--workers": workers,
+                "--profile": profile,
             },
         )
         check_settings(settings.producer_settings)  # before anything is opened or logged
@@ -202,7 +213,10 @@ def _leaves(group: BaseExceptionGroup[ConfigError]) -> Iterator[ConfigError]:
 
 async def _serve(config: ingest.Config) -> int:
     """Serve until a signal; returns the exit code."""
-    server: ingest.Server | None = None
+    server: ingest.Server | Workers | None = None
+    wanted = config.tuning.workers
+    count = usable_cores() if wanted == "auto" else wanted
+    run = ingest.serve if count == 1 else partial(serve_with_workers, count=count)
     stops = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
         stops.append(signal.SIGHUP)
@@ -221,13 +235,11 @@ async def _serve(config: ingest.Config) -> int:
 
         await nursery.start(obey)
         async with trio.open_nursery() as serving:
-            server = await serving.start(ingest.serve, config)
-            notify("READY=1")
+            server = await serving.start(run, config)
+            if not server.stop_requested.is_set():
+                notify("READY=1")
         nursery.cancel_scope.cancel()
-    if server is None:
-        return 0
-    ledger = server.ledger
-    return 1 if not server.drained or server.left_unknown or ledger.lost or ledger.pending else 0
+    return 0 if server is None or server.ended_well else 1
 
 
 async def _next_signal(

@@ -203,6 +203,26 @@ class Management(_Section, frozen=True, kw_only=True):
     """The TCP port; 0 takes a free one."""
 
 
+PROFILES: Mapping[str, Mapping[str, KafkaValue]] = {
+    "balanced": {"linger.ms": 1},
+    "latency": {"linger.ms": 0},
+    "throughput": {"linger.ms": 20, "compression.type": "lz4"},
+}
+"""What each `tuning.profile` gives librdkafka; the rest of its settings are the same in all of them."""
+
+
+class Tuning(_Section, frozen=True, kw_only=True):
+    """How much of the machine is used, and what for."""
+
+    profile: Literal["balanced", "latency", "throughput"] = "balanced"
+    """What librdkafka is set up for; each of its settings can still be given in `[kafka]`."""
+    workers: Annotated[int, Meta(ge=1, le=256)] | Literal["auto"] = 1
+    """How many processes serve on the port, each with a loop, a producer and its share of the limits.
+
+    `auto` is one for each usable core.  The command line starts them; as a library, `serve` is one.
+    """
+
+
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole configuration, checked and immutable.
 
@@ -216,6 +236,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     topics: Topics = Topics()
     log: Log = Log()
     management: Management = Management()
+    tuning: Tuning = Tuning()
     routes: Sequence[Route] = (Route("/", "events"),)
     """Request targets with a topic of their own."""
     kafka: Mapping[str, KafkaValue] = MappingProxyType({})
@@ -254,7 +275,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "enable.idempotence": True,
             "partitioner": "murmur2_random",  # as Java clients do: the same key, the same partition
             "message.timeout.ms": 8000,
-            "linger.ms": 1,
+            **PROFILES[self.tuning.profile],
             "reconnect.backoff.max.ms": 1000,  # a broker that is back is to be noticed
             "statistics.interval.ms": 5000,
             "message.max.bytes": max(1000, self.limits.record_bytes + _FRAMING_BYTES),
@@ -268,6 +289,24 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Raises ConfigError for a file that cannot be read.
         """
         return self.kafka_defaults | read_files(self.kafka)
+
+    def share(self, workers: int) -> Config:
+        """What each of so many processes is given: its part of the limits, and no management of its own.
+
+        Raises ConfigError where a part is too small.
+        """
+        limits = self.limits
+        connections = None if limits.connections is None else -(-limits.connections // workers)
+        try:
+            return msgspec.structs.replace(
+                self,
+                limits=msgspec.structs.replace(
+                    limits, held_bytes=limits.held_bytes // workers, connections=connections
+                ),
+                management=Management(enabled=False),
+            )
+        except ConfigError as error:
+            raise ConfigError(f"tuning.workers = {workers}: the share of each: {error}") from None
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ FLAGS = {
     "--log-format": "log.format",
     "--access-log": "log.access",
     "--management-port": "management.port",
+    "--workers": "tuning.workers",
+    "--profile": "tuning.profile",
 }
 """The option behind each flag; `--kafka`, `--route` and `--topic` are read on their own."""
 

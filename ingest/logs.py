@@ -1,7 +1,8 @@
 """How the command line writes its log: one line an event on standard error, as text or as JSON.
 
 The package's other modules log through the standard library with `extra` fields and set nothing up, so
-that a program which embeds them decides for itself.  Nothing here is imported but by `ingest.cli`.
+that a program which embeds them decides for itself.  Nothing here is imported but by `ingest.cli` and
+`ingest.worker`.
 """
 
 from __future__ import annotations
@@ -33,14 +34,18 @@ LOOK_SECONDS = 0.05
 """How often the thread that writes looks whether it is to end, while nobody reads."""
 
 
-def configure(format: Literal["text", "json"]) -> None:  # noqa: A002  # the option's name
-    """Send every event of level INFO and above to standard error.
+def configure(format: Literal["text", "json"], **fields: object) -> None:  # noqa: A002  # the option's name
+    """Send every event of level INFO and above to standard error, with `fields` in each.
 
     Text is `2026-11-23T23:40:12.345Z info drained accepted=1204 …`: time, level, event, and the fields
     in the order given.  Whatever an event holds, it is one line, and not an endless one.
     """
+
+    def add_fields(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return {**event, **fields}
+
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.ExtraAdder()],
+        foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.ExtraAdder(), add_fields],
         processors=[
             _head,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,

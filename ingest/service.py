@@ -8,7 +8,8 @@ import logging
 import resource
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import trio
 
@@ -24,7 +25,7 @@ from ingest.intake import Intake
 from ingest.kafka.devbroker import open_dev_broker
 from ingest.kafka.producer import KafkaProducer, open_kafka_producer
 from ingest.kafka.statistics import Statistics
-from ingest.management.exposition import ServiceCollector, open_registry
+from ingest.management.exposition import ServiceCollector, open_registry, process_collector
 from ingest.management.pages import Pages, serve_pages
 from ingest.management.readiness import Readiness, keep_looking
 from ingest.metrics import Metrics
@@ -43,6 +44,15 @@ CLOSING_SECONDS = 0.4
 """What a drain keeps of its grace for ending threads and librdkafka, after the last connection."""
 LAST_SECONDS = 1.6
 """How long before that content which is not complete is waited for no more; in a short grace, less."""
+
+
+class Shared(NamedTuple):
+    """What a process among several is given by the one that started it."""
+
+    sockets: tuple[socket.socket, ...] = ()
+    """Listening ones; none: to be opened."""
+    broker: str | None = None
+    """The broker inside that one, `host:port`; None: none is there."""
 
 
 class Server:
@@ -96,6 +106,11 @@ class Server:
         """How many records' outcome became unknown since `shutdown`; of earlier ones callers were told."""
         return self.ledger.unknown - self._unknown_before
 
+    @property
+    def ended_well(self) -> bool:
+        """Whether `shutdown` came to its end, with every outcome known and nothing lost that was answered."""
+        return self.drained and not (self.left_unknown or self.ledger.lost or self.ledger.pending)
+
     async def shutdown(self) -> None:
         """Drain: finish what was begun, take nothing new, and return when that is done.
 
@@ -126,25 +141,30 @@ async def serve(
     config: Config,
     *,
     producer: Producer | None = None,
+    shared: Shared | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `Server.shutdown` has drained, or until cancelled, which abandons.
 
     To be run with `await nursery.start(serve, config)`, which gives the `Server` once it listens.  Kafka
     need not be up.  A `producer` that is given stays its owner's: it is neither drained nor closed here.
+    `shared` is for `ingest.workers`.
 
     Error handling: raises `ConfigError` for what cannot be opened.  No request can end it.
 
     Resource handling: installs no signal handler and configures no logging; its threads have a limiter
     of their own.
     """
+    shared = shared or Shared()
     tls = open_tls(config.http)
     budget = Budget(config.limits.held_bytes)
-    for warning in config.warnings:
-        log.warning("config", extra={"warning": warning})
+    if not shared.sockets:
+        log_warnings(config)
     stopped = trio.Event()
     with contextlib.ExitStack() as listening:
         listening.callback(stopped.set)
+        for given in shared.sockets:
+            listening.callback(given.close)
 
         def listen(host: str, port: int, option: str) -> list[socket.socket]:
             sockets = open_sockets(host, port, option=option)
@@ -152,7 +172,7 @@ async def serve(
                 listening.callback(each.close)
             return sockets
 
-        sockets = listen(config.http.host, config.http.port, "http")
+        sockets = list(shared.sockets) or listen(config.http.host, config.http.port, "http")
         own = config.management
         watched = listen(own.host, own.port, "management.port") if own.enabled else []
         server: Server | None = None
@@ -162,7 +182,9 @@ async def serve(
                 taker, brokers, statistics = producer, "", _no_statistics
                 own_kafka: KafkaProducer | None = None
                 if taker is None:
-                    kafka, brokers = await opened.enter_async_context(_open_producer(config, budget))
+                    kafka, brokers = await opened.enter_async_context(
+                        _open_producer(config, budget, shared.broker)
+                    )
                     taker, own_kafka, statistics = kafka, kafka, lambda: kafka.statistics
                 metrics, readiness = Metrics(), Readiness()
                 faults = FaultLog(log)
@@ -192,8 +214,8 @@ async def serve(
                 listeners = Listeners(sockets, connect, tls=tls, most=_most_connections(config))
                 gauges = _gauges(budget, listeners)
                 collector = ServiceCollector(metrics, taker.ledger, gauges, statistics)
-                url = _url("http" if tls is None else "https", sockets)
-                seen_at = _url("http", watched) if watched else ""
+                url = listening_url("http" if tls is None else "https", sockets)
+                seen_at = listening_url("http", watched) if watched else ""
                 server = Server(url, seen_at, brokers, taker, stopped, readiness, collector)
                 gauges["ingest_ready"] = functools.partial(getattr, server, "ready")
                 async with trio.open_nursery() as watching:
@@ -201,7 +223,8 @@ async def serve(
                     if arrivals is not None:
                         watching.start_soon(arrivals.watch)
                     if watched:
-                        watching.start_soon(serve_pages, watched, Pages(server, open_registry(collector)))
+                        registry = open_registry(collector, process_collector())
+                        watching.start_soon(serve_pages, watched, Pages(server, registry))
                         log.info("management", extra={"url": seen_at})
                     began = await _serve_and_drain(config, server, listeners, own_kafka, task_status)
                     watching.cancel_scope.cancel()
@@ -210,7 +233,14 @@ async def serve(
                 _end(server, began)
 
 
-def _url(scheme: str, sockets: list[socket.socket]) -> str:
+def log_warnings(config: Config) -> None:
+    """Say at start what a configuration allows and should be known."""
+    for warning in config.warnings:
+        log.warning("config", extra={"warning": warning})
+
+
+def listening_url(scheme: str, sockets: Sequence[socket.socket]) -> str:
+    """Where `sockets` listen, `http://host:port`."""
     host, port = sockets[0].getsockname()[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
@@ -286,18 +316,31 @@ async def _serve_and_drain(
 
 
 @contextlib.asynccontextmanager
-async def _open_producer(config: Config, budget: Budget) -> AsyncIterator[tuple[KafkaProducer, str]]:
-    """A configuration's Kafka producer, and its brokers: the inside one if none is named."""
+async def open_broker_inside(config: Config) -> AsyncIterator[str | None]:
+    """The address of a broker for development where the configuration names no Kafka; else None."""
+    if "bootstrap.servers" in config.kafka:
+        yield None
+        return
+    async with open_dev_broker() as address:
+        log.warning(
+            "no Kafka is named: a broker for development runs inside, in memory, about 5 MiB a partition",
+            extra={"brokers": address},
+        )
+        yield address
+
+
+@contextlib.asynccontextmanager
+async def _open_producer(
+    config: Config, budget: Budget, broker: str | None = None
+) -> AsyncIterator[tuple[KafkaProducer, str]]:
+    """A configuration's Kafka producer, and its brokers: `broker`, or the inside one, if none is named."""
     settings = config.producer_settings
     async with contextlib.AsyncExitStack() as opened:
-        inside = "bootstrap.servers" not in settings
-        if inside:
-            address = await opened.enter_async_context(open_dev_broker())
-            settings["bootstrap.servers"] = address
-            log.warning(
-                "no Kafka is named: a broker for development runs inside, in memory, about 5 MiB a partition",
-                extra={"brokers": address},
-            )
+        if broker is None:
+            broker = await opened.enter_async_context(open_broker_inside(config))
+        inside = broker is not None
+        if broker is not None:
+            settings["bootstrap.servers"] = broker
         auto_create = inside if config.topics.auto_create is None else config.topics.auto_create
         if "allow.auto.create.topics" not in config.kafka:
             settings["allow.auto.create.topics"] = auto_create

@@ -23,6 +23,7 @@ _ALIASES = {
     "request.required.acks": "acks",
     "delivery.timeout.ms": "message.timeout.ms",
     "queue.buffering.max.ms": "linger.ms",
+    "compression.codec": "compression.type",
 }
 """librdkafka's second names for the settings that have a default or a relation here."""
 

@@ -5,13 +5,18 @@ Folders give their tests a marker, so that a session picks them: `broker` and `p
 
 from __future__ import annotations
 
+import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.broker.kafka_server import KafkaMissing, RealKafka
+from tests.commands import SECONDS, Running
 from tests.promises.record import Record, add_record
 
 FOLDER = Path(__file__).parent
@@ -33,6 +38,44 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name in MARKED_FOLDERS:
             if FOLDER / name in item.path.parents:
                 item.add_marker(name)
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """Nothing configured, and a runtime folder of its own, where the broker inside is found."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
+    return own | {
+        "INGEST_MANAGEMENT__PORT": "0",
+        "XDG_RUNTIME_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+
+
+@pytest.fixture
+def ingest(environ: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ingest", *arguments]
+        return subprocess.run(
+            command, env=environ | more, capture_output=True, encoding="utf-8", timeout=SECONDS, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def start(environ: dict[str, str]) -> Callable[..., AbstractContextManager[Running]]:
+    @contextmanager
+    def run(*arguments: str) -> Iterator[Running]:
+        command = [sys.executable, "-m", "ingest", *arguments]
+        with subprocess.Popen(
+            command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -13,90 +13,13 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
+from tests.commands import SECONDS, Ingest, Start, line_with, listening, post
 from tests.mock_kafka import open_mock_kafka
-
-SECONDS = 20.0
-"""When a process that should have ended is given up."""
-
-Running = subprocess.Popen[bytes]
-
-
-@pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
-    """Nothing configured, and a runtime folder of its own, where the broker inside is found."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("INGEST_")}
-    return own | {
-        "INGEST_MANAGEMENT__PORT": "0",
-        "XDG_RUNTIME_DIR": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-
-
-@pytest.fixture
-def ingest(environ: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ingest", *arguments]
-        return subprocess.run(
-            command, env=environ | more, capture_output=True, encoding="utf-8", timeout=SECONDS, check=False
-        )
-
-    return run
-
-
-@pytest.fixture
-def start(environ: dict[str, str]) -> Callable[..., AbstractContextManager[Running]]:
-    @contextmanager
-    def run(*arguments: str) -> Iterator[Running]:
-        command = [sys.executable, "-m", "ingest", *arguments]
-        with subprocess.Popen(
-            command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
-
-    return run
-
-
-Ingest = Callable[..., subprocess.CompletedProcess[str]]
-Start = Callable[..., AbstractContextManager[Running]]
-
-
-class Listening(NamedTuple):
-    url: str
-    brokers: str
-
-
-def listening(service: Running) -> Listening:
-    line = line_with(service, "info listening")
-    found = re.search(r"url=(\S+) brokers=(\S+)", line)
-    assert found is not None, line
-    return Listening(found[1], found[2])
-
-
-def line_with(service: Running, words: str) -> str:
-    assert service.stderr is not None
-    lines = []
-    for line in service.stderr:
-        lines.append(line.decode())
-        if words in lines[-1]:
-            return lines[-1]
-    raise AssertionError("".join(lines))
-
-
-def post(url: str, content: bytes, **fields: str) -> int:
-    request = urllib.request.Request(url, content, {name.replace("_", "-"): fields[name] for name in fields})
-    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-        return int(answer.status)
-
 
 # Arguments and configuration ----------------------------------------------------------------------
 

@@ -66,11 +66,7 @@ class ServiceCollector(Collector):
             elif kind == "info":
                 yield InfoMetricFamily(name.removesuffix("_info"), text, {"version": _version()})
             elif name in values:
-                make = CounterMetricFamily if kind == "counter" else GaugeMetricFamily
-                family = make(name, text, labels=labels)
-                for own, value in values[name].items():
-                    family.add_metric(own, value)
-                yield family
+                yield _family(name, kind, labels, text, values[name])
 
     def _values(self) -> dict[str, Samples]:
         ledger = self._ledger
@@ -111,13 +107,38 @@ class ServiceCollector(Collector):
         return counts
 
 
+class ValueCollector(Collector):
+    """Some of `ingest.metrics.METRICS` that have no labels, each read when somebody asks."""
+
+    def __init__(self, values: Mapping[str, Callable[[], float]]) -> None:
+        self._values = values
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, in the order of the table."""
+        for name, kind, labels, text in METRICS:
+            if name in self._values:
+                yield _family(name, kind, labels, text, {(): self._values[name]()})
+
+
+def _family(name: str, kind: str, labels: tuple[str, ...], text: str, samples: Samples) -> Metric:
+    family = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(name, text, labels=labels)
+    for own, value in samples.items():
+        family.add_metric(own, value)
+    return family
+
+
 Registry = CollectorRegistry
 
 
-def open_registry(collector: ServiceCollector) -> Registry:
-    """A registry of its own with a service's metrics and those of its process."""
+def process_collector() -> Collector:
+    """The metrics of this process: its memory, processor time and open files."""
+    return ProcessCollector(registry=None)
+
+
+def open_registry(*collectors: Collector) -> Registry:
+    """A registry of its own with these metrics and those of the interpreter."""
     registry = Registry(auto_describe=False)
-    for each in (collector, ProcessCollector(registry=None), PlatformCollector(registry=None)):
+    for each in (*collectors, PlatformCollector(registry=None)):
         registry.register(each)
     return registry
 
