@@ -246,6 +246,13 @@ class RealKafka:
     def is_running(self) -> bool:
         return self._process is not None
 
+    def state(self) -> str:
+        """What has become of the process, and what it said last; for the message of a test that fails."""
+        process = self._running()
+        ended = process.poll()
+        status = Path(f"/proc/{process.pid}/status").read_text() if ended is None else f"ended with {ended}"
+        return f"Kafka: {status.partition('Tgid')[0]!r}\n{self.output()}"
+
     def output(self) -> str:
         """The end of what Kafka itself said."""
         return self._output.read_text(errors="replace")[-4000:] if self._output.exists() else ""

@@ -257,9 +257,13 @@ async def run_schedule(schedule: Schedule, kafka: RealKafka, topic: str, *, reco
             for party in (BROKER_FAULTS, INGEST_FAULTS, (Fault.RESET,)):
                 events = [event for event in schedule.events if event.fault in party]
                 faults.start_soon(_do, events, kafka, service, senders)
-        with within(RECOVERY_SECONDS, journal, service):
-            await journal.wait_for(200, count=2 * schedule.load.connections)
-            await journal.wait_until(lambda: journal.fates[Fate.DELIVERED] >= records)
+        try:
+            with within(RECOVERY_SECONDS, journal, service):
+                await journal.wait_for(200, count=2 * schedule.load.connections)
+                await journal.wait_until(lambda: journal.fates[Fate.DELIVERED] >= records)
+        except trio.TooSlowError as error:
+            error.add_note(kafka.state())
+            raise
         senders.stopped = True
         await service.end()
     stored = await trio.to_thread.run_sync(kafka.read_all, topic)
