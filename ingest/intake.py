@@ -23,7 +23,6 @@ from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
 from ingest.http.messages import Request, Response
 from ingest.intent import NDJSON_TYPES, Intent, read_intent, request_id
 from ingest.metrics import NO_ROUTE, Metrics
-from ingest.parking import own_task
 from ingest.producer import Producer
 from ingest.records import Receipt
 from ingest.routing import Router
@@ -129,7 +128,6 @@ class Intake:
         self, exchange: Exchange, intent: Intent, record_bytes: int, name: bytes
     ) -> tuple[Response | None, int]:
         """The answer to NDJSON, None where it has been sent, and how many records were taken."""
-        await own_task()
         stream = Stream(
             self._streams,
             exchange,

@@ -192,7 +192,7 @@ async def serve(
                 intake = Intake(config, taker, budget, metrics, faults, turn)
                 make_protocol = engine(config.http.engine)
                 # A producer of somebody else's does not know of parking.
-                arrivals = open_arrivals() if own_kafka is not None else None
+                arrivals = open_arrivals(turn) if own_kafka is not None else None
                 if arrivals is not None:
                     opened.callback(arrivals.close)
 

@@ -26,6 +26,10 @@ class Turn:
         self._line = trio.Lock()
         self._left = TURN_BYTES
 
+    def others_had_theirs(self) -> None:
+        """To be called where a pass of the loop has ended."""
+        self._left = TURN_BYTES
+
     async def take(self, size: int) -> None:
         """Wait until it is our turn to do what takes as long as so many bytes of JSON.
 

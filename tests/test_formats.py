@@ -333,6 +333,29 @@ def test_a_key_is_found_under_any_name_among_any_others(
     assert key_at(content, (name, name)) == str(value).encode()
 
 
+KEYS = st.text(st.characters(codec=None)) | st.integers() | st.floats(allow_nan=False) | st.booleans()
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["k", "l"]), KEYS | VALUES), min_size=1, max_size=5))
+@example([{"k": "a"}, {"k": "\u00e9\\"}])
+@example([{"k": "a"}, {"k": 1}])
+@example([{"k": "a"}, {"l": 1}])
+@example([{"k": "a"}, {"k": None}])
+@example([{"k": "a"}, {"k": "\ud800"}])
+def test_keys_of_lines_together_are_those_of_each_alone(objects: list[dict[str, object]]) -> None:
+    lines = [json.dumps(each).encode() for each in objects]
+    records, failures = decode([b"\n".join(lines)], key_field=("k",), limit=1_000_000)
+    expected: list[tuple[int, bytes]] = []
+    refused: list[int] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            expected.append((number, key_at(line, ("k",))))
+        except InvalidRecord:
+            refused.append(number)
+    assert [(number, record.key) for number, record in records] == expected
+    assert [number for number, _ in failures] == refused
+
+
 @given(st.binary(min_size=1, max_size=3), st.integers(0, 200))
 @example(b"\xff", 30)
 @example(b"\\ud800", 30)

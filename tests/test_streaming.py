@@ -661,7 +661,8 @@ async def test_of_many_streams_about_one_decodes_in_each_pass_of_the_loop() -> N
         async with passes_counted() as passes:
             for client in clients:
                 assert (await client.answer()).json["failed"] == 10 * BATCH_LINES
-    assert len(passes) >= 20 * 10 * 0.9  # little that is left of a turn is somebody else's
+    # Until one is read, lines are taken for plain ones; little that is left of a turn is somebody else's.
+    assert len(passes) >= 20 * 9 * 0.9
 
 
 @pytest.mark.parametrize(
@@ -720,12 +721,12 @@ async def passes_counted(look: Callable[[], int] = int) -> AsyncIterator[list[in
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
         request("POST /", CHUNKED) + b"x\r\n",
         OPEN + b"x\r\n",
-        request("GET /none", "Exchange: close"),
+        request("GET /none", "Connection: close"),
     ],
 )
 async def test_refused_request_leaves_no_circle_of_garbage(asked: bytes) -> None:
     async with open_exchanges(MemoryProducer()) as exchanges:
-        await exchanges.ask(request("GET /none", "Exchange: close"))
+        await exchanges.ask(request("GET /none", "Connection: close"))
         exchanges.connections.clear()
         gc.collect()
         gc.disable()

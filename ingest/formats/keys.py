@@ -55,18 +55,15 @@ def keys_at(text: bytes, path: tuple[str, ...], lines: int) -> list[bytes] | Non
     """`key_at` of each of so many lines of `text`; None where it has to be asked line by line."""
     if len(path) > 1:
         return None
-    (name,) = path
-    keys = []
     try:
-        for fields in _field_reader(name).decode_lines(text):
-            key = bytes(fields[name])
-            if key.startswith(b'"'):
-                key = key[1:-1] if b"\\" not in key else _string(key).encode()
-            elif key.startswith((b"n", b"[", b"{")):
-                return None
-            keys.append(key)
         text.decode()
-    except (msgspec.MsgspecError, KeyError, UnicodeError, RecursionError):
+        try:
+            keys = [line.field.encode() for line in _lines_reader(path[0], str).decode_lines(text)]
+        except msgspec.ValidationError:  # some are no strings
+            keys = [
+                _key(bytes(line.field)) for line in _lines_reader(path[0], msgspec.Raw).decode_lines(text)
+            ]
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     return keys if len(keys) == lines else None
 
@@ -84,12 +81,21 @@ def key_at(data: bytes, path: tuple[str, ...]) -> bytes:
             value = _field_reader(name).decode(value)[name]
         except (msgspec.ValidationError, KeyError):  # no object, or one without the field
             raise InvalidRecord(f"there is no field {_shown(path)} to take the key from") from None
-    key = bytes(value)
-    if key.startswith(b'"'):
-        return _string(key).encode()
-    if key.startswith((b"n", b"[", b"{")):
-        raise InvalidRecord(f"field {_shown(path)} cannot be a key: it is not a string, number or boolean")
-    return key
+    try:
+        return _key(bytes(value))
+    except ValueError:
+        raise InvalidRecord(
+            f"field {_shown(path)} cannot be a key: it is not a string, number or boolean"
+        ) from None
+
+
+def _key(value: bytes) -> bytes:
+    """The key that a JSON value is; raises `ValueError` where it is none."""
+    if value.startswith(b'"'):
+        return _string(value).encode()
+    if value.startswith((b"n", b"[", b"{")):
+        raise ValueError(value)
+    return value
 
 
 @functools.lru_cache(REMEMBERED_NAMES)
@@ -100,6 +106,14 @@ def _field_reader(name: str) -> msgspec.json.Decoder[Mapping[str, msgspec.Raw]]:
     fields: Any = {name: msgspec.Raw}
     only: Any = TypedDict("only", fields, total=False)  # type: ignore[misc]  # named when it is run
     return msgspec.json.Decoder[Mapping[str, msgspec.Raw]](only)
+
+
+@functools.lru_cache(REMEMBERED_NAMES)
+def _lines_reader(name: str, type_: type) -> msgspec.json.Decoder[Any]:
+    """Reads lines of objects whose field `name` is of this type, and calls it `field`; it has to be there."""
+    return msgspec.json.Decoder(
+        msgspec.defstruct("Line", [("field", type_)], rename={"field": name}, gc=False)
+    )
 
 
 def _shown(path: tuple[str, ...]) -> str:

@@ -55,6 +55,8 @@ class LineDecoder:
             self._batch_lines = max(1, min(BATCH_LINES, batch_bytes // self._like_cost))
         self._line_bytes = record_bytes - like.size()
         self._number = 0
+        self.plain = True
+        """Whether nothing was special about the last lines: they were read in a fraction of the time."""
         self._begun = bytearray()  # the line whose end has not come; empty once it is too long
         self._begun_bytes = 0
 
@@ -98,6 +100,7 @@ class LineDecoder:
 
     def _decode(self, lines: Sequence[bytes | None]) -> Lines:
         quick = self._decode_plain(lines)
+        self.plain = quick is not None
         if quick is not None:
             return quick
         most = self._line_bytes

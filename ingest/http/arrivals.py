@@ -13,6 +13,7 @@ from collections.abc import Generator
 import trio
 
 from ingest import parking
+from ingest.turn import Turn
 
 EVENTS_A_TURN = 64
 """How many connections are served before other tasks get their turn."""
@@ -55,7 +56,9 @@ class Parked(parking.Place):
 class Arrivals:
     """The sockets of all connections that can be parked."""
 
-    def __init__(self) -> None:
+    def __init__(self, turn: Turn) -> None:
+        """`turn` is told when others have had theirs."""
+        self._turn = turn
         self._epoll = select.epoll()
         self._places: dict[int, Parked] = {}
         self.now = trio.lowlevel.current_clock().current_time
@@ -84,12 +87,13 @@ class Arrivals:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
+            self._turn.others_had_theirs()
 
     def close(self) -> None:
         """Close it, after every place has been left."""
         self._epoll.close()
 
 
-def open_arrivals() -> Arrivals | None:
+def open_arrivals(turn: Turn) -> Arrivals | None:
     """None where the system has no epoll; each connection then waits in its own task."""
-    return Arrivals() if sys.platform == "linux" else None
+    return Arrivals(turn) if sys.platform == "linux" else None

@@ -131,8 +131,8 @@ class Exchange:
         size = self.request.head_bytes
         return size if size > UNPAID_BYTES else 0
 
-    async def receive(self) -> bytes:
-        """The next piece of the request's content, b"" at its end.
+    async def receive(self, most: int = RECEIVE_BYTES) -> bytes:
+        """The next piece of the request's content, b"" at its end; `most` bytes are read for it at once.
 
         Sends 100 (Continue) first where the client waits for it.  Raises `BadFraming` where the stream
         makes no sense, `UploadTooSlow` below the least rate, `Overloaded` where trailers, or what has
@@ -158,7 +158,7 @@ class Exchange:
                 self._hold_waiting(None)  # of later requests, while this one is answered
                 return b""
             self._hold_waiting(None)  # of trailers; its content already counts as its client's
-            self._protocol.receive_data(await self._receive_more())
+            self._protocol.receive_data(await self._receive_more(most))
             event = self._protocol.next_event()
 
     def take_content(self) -> bytes | None:
@@ -200,14 +200,14 @@ class Exchange:
         await self._turn.take(TURN_BYTES)
         return self._protocol.next_event()
 
-    async def _receive_more(self) -> bytes | bytearray:
+    async def _receive_more(self, most: int) -> bytes | bytearray:
         await own_task()
         self._wait_for_client(Phase.CONTENT, self._allowance)
         with trio.CancelScope() as reading:
             self._reading = reading
             if self._hurrying:
                 reading.cancel()
-            data = await self._read_content()
+            data = await self._read_content(most)
         self._reading = None
         self.received_at = trio.current_time()
         self._allowance -= self.received_at - self.since
@@ -250,7 +250,7 @@ class Exchange:
         except GONE as error:
             raise Disconnected from error
 
-    async def _read_content(self) -> bytes | bytearray:
+    async def _read_content(self, most: int) -> bytes | bytearray:
         """The same, so that content which is here already does not keep the loop: it can go on for ever.
 
         Others go on before the read and not after it, where being cancelled would lose what was read.
@@ -262,7 +262,7 @@ class Exchange:
             while True:
                 await self._tcp.wait_readable()
                 async with self._turn.reading:
-                    data = self._tcp.receive_now(RECEIVE_BYTES)
+                    data = self._tcp.receive_now(most)
                 if data is not None:
                     return data
         except GONE as error:

@@ -11,7 +11,10 @@ import functools
 import itertools
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from operator import length_hint
+from types import MethodType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -209,28 +212,28 @@ class KafkaClient:
         Ends at a record that librdkafka does not take for a reason of its own: `_produce` knows what that
         means.  False where librdkafka takes none now.
         """
-        begun = index = delivery.handed
-        values = records.values[begun : begun + max(most, 0)]
+        begun = delivery.handed
+        end = handed = min(begun + max(most, 0), len(records))
         keys: Iterable[bytes | None] = (
-            itertools.repeat(records.like.key) if records.keys is None else records.keys[begun:]
+            itertools.repeat(records.like.key) if records.keys is None else records.keys[begun:end]
         )
-        produce, topic, partial, report = (
-            self._handle.produce,
-            delivery.topic,
-            functools.partial,
-            self._counter(delivery),
-        )
+        topics, anywhere = itertools.repeat(delivery.topic), itertools.repeat(-1)
+        indexes = iter(range(begun, end))
+        # A bound method is the cheapest thing that remembers an index.
+        reports = map(MethodType, itertools.repeat(self._counter(delivery)), indexes)
         try:
-            for value, key in zip(values, keys):  # noqa: B905  # one of them may have no end
-                produce(topic, value, key, -1, partial(report, index))
-                index += 1
-        except BufferError:
+            deque(map(self._handle.produce, topics, records.values[begun:end], keys, anywhere, reports), 0)
+        except Exception as error:  # noqa: BLE001  # what is unforeseen is logged
+            handed = end - length_hint(indexes) - 1  # the one that was not taken
+            if isinstance(error, (KafkaException, TypeError, ValueError, OverflowError)):
+                return True
+            if not isinstance(error, BufferError):
+                self._crash("taking a record", error)
+                handed += 1  # whether it was taken is not known
             return False
-        except (KafkaException, TypeError, ValueError, OverflowError):
-            pass
         finally:
-            self.taken += index - begun
-            delivery.handed = index
+            self.taken += handed - begun
+            delivery.handed = handed
         return True
 
     def _counter(self, delivery: Delivery) -> Callable[[int, KafkaError | None, Message], None]:

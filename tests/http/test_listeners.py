@@ -31,6 +31,7 @@ from ingest.http.messages import Response
 from ingest.http.protocol import HTTPProtocol
 from ingest.http.streams import ByteStream, TCPStream
 from ingest.parking import own_task
+from ingest.turn import Turn
 from tests.client import Client, request
 
 LOCALHOST = "127.0.0.1"
@@ -105,7 +106,7 @@ async def open_place(
     evicts: Set[Phase] = WITHOUT_REQUEST,
 ) -> AsyncIterator[Place]:
     # With one engine connections are parked, with the other they wait in their own tasks.
-    arrivals = open_arrivals() if make_protocol is ENGINES["builtin"] else None
+    arrivals = open_arrivals(Turn()) if make_protocol is ENGINES["builtin"] else None
 
     async def handle(exchange: Exchange) -> Response | None:
         await own_task()  # these handlers wait for what they want

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 from ingest.http.engines import ENGINES
@@ -10,7 +9,6 @@ from tests.conformance.answering import check_answers, send_bytewise, send_whole
 from tests.conformance.case import CANARY
 from tests.conformance.cases import AT_ONCE, CASES, CUT_SHORT
 from tests.conformance.mutants import load, mechanical_mutants, mutated, noticed
-from tests.conformance.mutated import mutated_streams, random_cuts
 from tests.conformance.positions import POSITIONS, other_lengths
 from tests.conformance.reading import bytewise, feed
 from tests.conformance.rules import FRAMING, HEADS, RULES, UNSEEN
@@ -19,8 +17,6 @@ Reached = Callable[[int, str], None]
 
 SPLIT_EVERYWHERE_BELOW = 600
 BYTEWISE_ANSWERS_BELOW = 600
-MUTATED = 1_000_000
-SEED = 9
 
 
 def test_every_case_is_read_alike_however_it_is_cut(reached: Reached) -> None:
@@ -75,24 +71,4 @@ def test_every_rule_that_is_taken_out_is_noticed(reached: Reached) -> None:
     reached(
         9,
         f"{seen} changes to the rules, all noticed; {len(unnoticed)} more change no reading, each explained",
-    )
-
-
-def test_mutated_streams_are_read_alike_by_both_engines_however_they_are_cut(reached: Reached) -> None:
-    chance = random.Random(SEED)
-    refused = 0
-    for number, raw in enumerate(mutated_streams(SEED, MUTATED)):
-        one, *others = [
-            feed(engine(), [raw, b""]) for engine in ENGINES.values()
-        ]  # raises what is no refusal
-        assert one.refused in (None, 400, 411, 417, 431, 501, 505), raw
-        pieces = bytewise(raw) if number % 10 == 0 else random_cuts(raw, chance)
-        others.append(feed(next(iter(ENGINES.values()))(), [*pieces, b""]))
-        assert all(other == one for other in others), raw
-        refused += one.refused is not None
-    assert MUTATED / 10 < refused < MUTATED, "the changes are of one kind"
-    reached(
-        9,
-        f"{MUTATED:,} mutated streams (seed {SEED}): 0 differences between the engines and between cuts, "
-        f"{refused:,} refused",
     )
