@@ -179,6 +179,7 @@ def check(file: Annotated[Path | None, typer.Argument(metavar="[FILE]")] = None)
     """Say what is wrong with the configuration, or print it as it is in force, with secrets masked."""
     with _config_errors():
         config = load(file, os.environ, {})
+        config.share(_count(config))
         check_settings(config.producer_settings)
         open_tls(config.http)
     warnings = list(config.warnings)
@@ -211,11 +212,16 @@ def _leaves(group: BaseExceptionGroup[ConfigError]) -> Iterator[ConfigError]:
             yield error
 
 
+def _count(config: ingest.Config) -> int:
+    """How many processes are to serve."""
+    wanted = config.tuning.workers
+    return usable_cores() if wanted == "auto" else wanted
+
+
 async def _serve(config: ingest.Config) -> int:
     """Serve until a signal; returns the exit code."""
     server: ingest.Server | Workers | None = None
-    wanted = config.tuning.workers
-    count = usable_cores() if wanted == "auto" else wanted
+    count = _count(config)
     run = ingest.serve if count == 1 else partial(serve_with_workers, count=count)
     stops = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
@@ -236,6 +242,8 @@ async def _serve(config: ingest.Config) -> int:
         await nursery.start(obey)
         async with trio.open_nursery() as serving:
             server = await serving.start(run, config)
+            if isinstance(server, Workers):
+                await server.listening.wait()
             if not server.stop_requested.is_set():
                 notify("READY=1")
         nursery.cancel_scope.cancel()

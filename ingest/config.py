@@ -296,7 +296,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Raises ConfigError where a part is too small.
         """
         limits = self.limits
-        connections = None if limits.connections is None else -(-limits.connections // workers)
+        connections = None if limits.connections is None else limits.connections // workers
         try:
             return msgspec.structs.replace(
                 self,

@@ -160,6 +160,9 @@ async def serve(
     budget = Budget(config.limits.held_bytes)
     if not shared.sockets:
         log_warnings(config)
+        if config.tuning.workers not in (1, "auto"):
+            warning = f"tuning.workers = {config.tuning.workers}: the command line starts them; this is one"
+            log.warning("config", extra={"warning": warning})
     stopped = trio.Event()
     with contextlib.ExitStack() as listening:
         listening.callback(stopped.set)
@@ -192,7 +195,7 @@ async def serve(
                 intake = Intake(config, taker, budget, metrics, faults, turn)
                 make_protocol = engine(config.http.engine)
                 # A producer of somebody else's does not know of parking.
-                arrivals = open_arrivals(turn) if own_kafka is not None else None
+                arrivals = None if own_kafka is None else open_arrivals(turn, own_kafka.hand_over_now)
                 if arrivals is not None:
                     opened.callback(arrivals.close)
 

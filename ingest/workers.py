@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from typing import Any
 import msgspec
 import trio
 from msgspec import Struct
+from trio_util import periodic
 
 from ingest.config import Config
 from ingest.http.listeners import open_sockets, open_tls
@@ -41,10 +44,15 @@ STEADY_SECONDS = 30.0
 """How long a process lives before its end counts as the first again."""
 MOST_ENDS = 5
 """How many ends in a row, each of a process that had not become steady, are the last."""
-PAUSE_SECONDS = 0.1
-"""The pause after the first of them; each further one is twice as long."""
+PAUSE_SECONDS, MOST_PAUSE_SECONDS = 0.1, 5.0
+"""The pause after the first of them; each further one is twice as long, and none longer than the second."""
 ENDING_SECONDS = 2.0
 """How long a process has that is told to abandon, or is to have ended, before it is killed."""
+OVERDUE_SECONDS = 0.5
+"""How long after the end of the grace it is killed."""
+SILENT_SECONDS, HUNG_SECONDS = 3, 30
+"""How long a process may say nothing until it counts as not ready, and until it is killed.  Counted by
+looking at it each second: of a machine that was stopped for a minute no process is guilty."""
 
 
 class Begin(Struct, frozen=True):
@@ -109,6 +117,8 @@ class Workers:
         """Where health and metrics of all are, `http://host:port`; "" where that is off."""
         self.stop_requested = trio.Event()
         """Set by `shutdown`, and when processes end again and again; from then on all drain."""
+        self.listening = trio.Event()
+        """Set once all of them listen, and at the end."""
         self.drained = False
         """Whether all came to their end; stays false where they were abandoned."""
         self.ledger = Ledger()
@@ -118,12 +128,14 @@ class Workers:
         self._sockets = sockets
         self._lines = [begin_line(number, config, broker, own) for number, own in enumerate(sockets, 1)]
         self._shutdown = config.shutdown
-        self._streams: dict[int, trio.SocketStream] = {}
         self._seen: dict[int, Seen] = {}  # what each process that is there said last
+        self._silent: dict[int, int] = {}  # for how many looks each of them has said nothing
+        self._were_ready: set[int] = set()  # which of them have been ready
+        self._processes: dict[int, trio.Process] = {}
         self._sums = Sums(process_collector())
         self._ended = 0
+        self._overdue_at = math.inf
         self._failed = False
-        self._all_there = trio.Event()
         self._stopped = trio.Event()
 
     @property
@@ -131,9 +143,17 @@ class Workers:
         """Why records cannot be taken, in words; empty while they can."""
         if self.stop_requested.is_set():
             return ("draining",)
-        if not self._seen:
-            return ("no process is there",)
-        return tuple(dict.fromkeys(reason for seen in self._seen.values() for reason in seen.reasons))
+        # One that is begun again does not count before it is ready, while others are.
+        counting = self._were_ready or self._seen.keys()
+        if not counting:
+            return ("no worker is there",)
+        found = [reason for number in counting for reason in self._seen[number].reasons]
+        found += [
+            f"worker {number} has said nothing for {self._silent[number]} seconds"
+            for number in self._seen
+            if self._silent[number] >= SILENT_SECONDS
+        ]
+        return tuple(dict.fromkeys(found))
 
     @property
     def ended_well(self) -> bool:
@@ -160,111 +180,174 @@ class Workers:
     async def run(self, task_status: trio.TaskStatus[Workers]) -> None:
         """Start them, and return when they have drained."""
         began = None
+        count = len(self._lines)
         try:
             async with trio.open_nursery() as nursery:
-                for number in range(1, len(self._lines) + 1):
+                for number in range(1, count + 1):
                     nursery.start_soon(self._keep, number)
-                await self._all_there.wait()
-                log.info(
-                    "listening", extra={"url": self.url, "brokers": self.brokers, "workers": len(self._lines)}
-                )
+                nursery.start_soon(self._announce)
                 task_status.started(self)
                 await self.stop_requested.wait()
                 began = trio.current_time()
-                nursery.cancel_scope.deadline = began + self._shutdown.grace_seconds + ENDING_SECONDS
+                self._overdue_at = began + self._shutdown.grace_seconds + OVERDUE_SECONDS
+                nursery.cancel_scope.deadline = self._overdue_at
                 grace_seconds = self._shutdown.grace_seconds
-                log.info("draining", extra={"workers": len(self._lines), "grace_seconds": grace_seconds})
-                # Theirs are the last ones then, and close as those of a single process do.
-                for listening in (each for sockets in self._sockets for each in sockets):
-                    listening.close()
-                for stream in list(self._streams.values()):
-                    with contextlib.suppress(trio.BrokenResourceError):  # its end is seen elsewhere
-                        await stream.send_all(STOP)
+                log.info("draining", extra={"workers": count, "grace_seconds": grace_seconds})
             self.drained = not nursery.cancel_scope.cancelled_caught
         finally:
             self._stopped.set()
-            sums = {
-                name: getattr(self.ledger, name) for name in ("accepted", "delivered", "failed", "unknown")
-            }
-            last = {"workers": len(self._lines), **sums, "left_unknown": self.left_unknown}
+            self.listening.set()
+            names = ("accepted", "delivered", "failed", "unknown")
+            sums = {name: getattr(self.ledger, name) for name in names}
+            last = {"workers": count, **sums, "left_unknown": self.left_unknown}
+            if self._ended:
+                last["ended"] = self._ended  # and what each of them counted in its last second is missing
             if self.drained and began is not None:
                 log.info("drained", extra={**last, "seconds": round(trio.current_time() - began, 2)})
             else:
                 log.warning("abandoned", extra=last)
 
+    async def _announce(self) -> None:
+        await self.listening.wait()
+        if not self.stop_requested.is_set():
+            extra = {"url": self.url, "brokers": self.brokers, "workers": len(self._lines)}
+            log.info("listening", extra=extra)
+
     async def _keep(self, number: int) -> None:
         """Have a process of this number until it is to stop."""
-        ended = 0
-        while not self.stop_requested.is_set():
+        ends = 0
+        while not self.stop_requested.is_set() or self._somebody_waits(number):
             began = trio.current_time()
-            status = await self._run(number)
-            if self.stop_requested.is_set():
-                break
-            self._ended += 1
-            ended = 1 if trio.current_time() - began >= STEADY_SECONDS else ended + 1
-            pause = PAUSE_SECONDS * 2 ** (ended - 1)
-            extra = {"worker": number, "status": status}
-            if ended >= MOST_ENDS:
-                log.error("worker ends again and again: giving up", extra={**extra, "times": ended})
+            pid = None
+            try:
+                process, control = await self._begin(number)
+            except (OSError, RuntimeError) as error:  # no memory, process or thread is to be had
+                log.error("worker not begun", extra={"worker": number, "error": str(error)})
+                if self.stop_requested.is_set():
+                    break
+            else:
+                pid = process.pid
+                with control:
+                    status, told = await self._run(number, process, control)
+                if told:
+                    break
+                log.error("worker ended", extra={"worker": number, "pid": pid, "status": status})
+                self._ended += 1
+                self._failed = True  # what it had answered with 202 may be lost
+            ends = 1 if trio.current_time() - began >= STEADY_SECONDS else ends + 1
+            if ends >= MOST_ENDS and (pid is not None or not self._processes):
+                log.error("worker ends again and again: giving up", extra={"worker": number, "times": ends})
                 self._failed = True
                 self.stop_requested.set()
-                self._all_there.set()
-                break
-            log.error("worker ended", extra={**extra, "begun_again_after_seconds": pause})
-            with trio.move_on_after(pause):
+            with trio.move_on_after(min(PAUSE_SECONDS * 2 ** (ends - 1), MOST_PAUSE_SECONDS)):
                 await self.stop_requested.wait()
+        self._close(number)
 
-    async def _run(self, number: int) -> int:
-        """Run one process to its end; returns its status, less than 0 for a signal (subprocess.Popen)."""
+    def _somebody_waits(self, number: int) -> bool:
+        """Whether the kernel has accepted connections for a process that is not there."""
+        poll = select.poll()
+        for listening in self._sockets[number - 1]:
+            if listening.fileno() >= 0:
+                poll.register(listening, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _close(self, number: int) -> None:
+        for listening in self._sockets[number - 1]:
+            listening.close()
+
+    async def _begin(self, number: int) -> tuple[trio.Process, socket.socket]:
+        """Start a process; with it, our end of the socket between us."""
         ours, theirs = socket.socketpair()
-        with ours, theirs:
-            descriptors = [each.fileno() for each in (theirs, *self._sockets[number - 1])]
-            # A group of its own: a signal that a terminal sends to all would be there twice.
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-P", "-m", "ingest.worker", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=descriptors,
-                process_group=0,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
-            theirs.close()
-            stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-            try:
-                await self._listen(number, stream)
-                with trio.move_on_after(ENDING_SECONDS):
-                    await process.wait()
-            finally:
-                status = await _end(process, ours)
-                self._count(number)
-        return status
+        try:
+            with theirs:
+                descriptors = [each.fileno() for each in (theirs, *self._sockets[number - 1])]
+                # A session of its own: a signal that a terminal sends to all would be there twice.
+                process = await trio.lowlevel.open_process(
+                    [sys.executable, "-P", "-m", "ingest.worker", str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=descriptors,
+                    start_new_session=True,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                )
+        except BaseException:
+            ours.close()
+            raise
+        log.info("worker begun", extra={"worker": number, "pid": process.pid})
+        return process, ours
+
+    async def _run(self, number: int, process: trio.Process, control: socket.socket) -> tuple[int, bool]:
+        """Stay with a process until its end.
+
+        Returns its status, less than 0 for a signal (subprocess.Popen), and whether it had been told to stop.
+        """
+        self._processes[number] = process
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(control))
+        told = False
+
+        async def tell() -> None:
+            nonlocal told
+            await self.stop_requested.wait()
+            with contextlib.suppress(trio.BrokenResourceError):
+                await stream.send_all(STOP)
+                told = True
+                # Its listening sockets are the last ones then, and close as those of a single process do.
+                self._close(number)
+
+        try:
+            with contextlib.suppress(trio.BrokenResourceError):
+                await stream.send_all(self._lines[number - 1])
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(tell)
+                    await self._listen(number, stream)
+                    nursery.cancel_scope.cancel()
+            with trio.move_on_after(ENDING_SECONDS):
+                await process.wait()
+        finally:
+            patience = ENDING_SECONDS if trio.current_time() < self._overdue_at else 0
+            status = await _end(process, control, patience)
+            self._count(number, told=told)
+            if patience == 0 and status < 0:
+                log.error("worker did not end in time", extra={"worker": number, "pid": process.pid})
+        return status, told
+
+    async def look(self) -> None:
+        """See each second that processes say something, until cancelled."""
+        async for _ in periodic(1):
+            for number, process in self._processes.items():
+                self._silent[number] = self._silent.get(number, 0) + 1
+                if self._silent[number] >= HUNG_SECONDS:
+                    log.error("worker hangs: killing it", extra={"worker": number, "pid": process.pid})
+                    process.kill()
 
     async def _listen(self, number: int, stream: trio.SocketStream) -> None:
-        """Tell a process what it is to do, and hear what it says until it ends."""
+        """Hear what a process says until it ends."""
         with contextlib.suppress(trio.BrokenResourceError):
-            await stream.send_all(self._lines[number - 1])
-            self._streams[number] = stream
-            if self.stop_requested.is_set():
-                await stream.send_all(STOP)
             async for line in read_lines(stream):
                 seen = msgspec.json.decode(line, type=Seen)
                 self._seen[number] = seen
+                self._silent[number] = 0
+                if not seen.reasons:
+                    self._were_ready.add(number)
                 self._sums.put(number, seen.families)
                 if len(self._seen) == len(self._lines):
-                    self._all_there.set()
+                    self.listening.set()
 
-    def _count(self, number: int) -> None:
+    def _count(self, number: int, *, told: bool) -> None:
         """Add up what a process that is gone has done; of what it still had nobody will hear."""
-        self._streams.pop(number, None)
-        self._sums.end(number)
+        del self._processes[number]
+        self._silent.pop(number, None)
+        self._were_ready.discard(number)
         seen = self._seen.pop(number, None)
+        pending = 0
         if seen is not None:
-            known = seen.delivered + seen.failed + seen.unknown
+            pending = seen.accepted - seen.delivered - seen.failed - seen.unknown
             self.ledger.accepted += seen.accepted
             self.ledger.delivered += seen.delivered
             self.ledger.failed += seen.failed
-            self.ledger.unknown += seen.unknown + seen.accepted - known
-            self.left_unknown += seen.left_unknown
-        if self.stop_requested.is_set() and (seen is None or not seen.ended_well):
+            self.ledger.unknown += seen.unknown + pending
+            self.left_unknown += seen.left_unknown + (pending if told else 0)
+        self._sums.end(number, pending)
+        if told and (seen is None or not seen.ended_well):
             self._failed = True
 
 
@@ -301,6 +384,7 @@ async def serve_with_workers(
                 workers.management_url = listening_url("http", watched)
                 watching.start_soon(serve_pages, watched, workers.pages())
                 log.info("management", extra={"url": workers.management_url})
+            watching.start_soon(workers.look)
             await workers.run(task_status)
             watching.cancel_scope.cancel()
 
@@ -316,13 +400,13 @@ async def read_lines(stream: trio.SocketStream) -> AsyncIterator[bytes]:
             yield bytes(line)
 
 
-async def _end(process: trio.Process, control: socket.socket) -> int:
+async def _end(process: trio.Process, control: socket.socket, patience: float) -> int:
     """Have a process end, if it has not: by its word, and then by force; returns its status."""
     with trio.CancelScope(shield=True):
         if process.poll() is None:
             with contextlib.suppress(OSError):
                 control.send(ABANDON)
-            with trio.move_on_after(ENDING_SECONDS):
+            with trio.move_on_after(patience):
                 await process.wait()
         if process.poll() is None:
             process.kill()

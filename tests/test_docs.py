@@ -15,6 +15,7 @@ import typer.main
 
 import ingest
 from ingest.cli import app
+from ingest.config import PROFILES
 from ingest.metrics import METRICS
 from tests.pages import PAGES, ROOT, blocks, needs_curl, run_page
 from tests.promises.record import BEGIN, DATA, END, PAGE, table
@@ -63,6 +64,16 @@ def test_every_option_is_documented_with_its_default() -> None:
     for setting, value in ingest.Config().kafka_defaults.items():
         options[f"[kafka] {setting}"] = f"`{json.dumps(value)}`"
     assert documented("configuration.md") == options
+
+
+def test_every_setting_of_a_profile_is_explained() -> None:
+    page = (REFERENCE / "configuration.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| `([\w.]+) = (\S+)` \| \S", page, re.MULTILINE)
+    assert rows == [
+        (profile, name, json.dumps(value))
+        for profile, settings in PROFILES.items()
+        for name, value in settings.items()
+    ]
 
 
 def every_error(base: type[ingest.IngestError] = ingest.IngestError) -> Iterator[type[ingest.IngestError]]:

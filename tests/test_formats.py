@@ -356,6 +356,30 @@ def test_keys_of_lines_together_are_those_of_each_alone(objects: list[dict[str, 
     assert [number for number, _ in failures] == refused
 
 
+@pytest.mark.parametrize("key_field", [None, ("k",)])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'   \n{"k":"good"}\n{"k":"EVIL"}{"k":"x"}\n',
+        b'{"k":1}{"k":2}\n{"k":\n3}',
+        b'{"k":1} {"k":2}\n\t\n',
+        b'{"k":1}\n {"k":2}\n{"k":3} \n',
+    ],
+)
+def test_a_line_is_one_value_whatever_other_lines_are(
+    content: bytes, key_field: tuple[str, ...] | None
+) -> None:
+    together = decode([content], key_field=key_field, limit=1_000_000)
+    values: list[tuple[int, bytes, bytes | None]] = []
+    refused: list[int] = []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        records, failures = decode([line + b" "], key_field=key_field, limit=1_000_000)
+        values += [(number, (record.value or b"")[:-1], record.key) for _, record in records]
+        refused += [number for _ in failures]
+    assert [(number, record.value, record.key) for number, record in together[0]] == values
+    assert [number for number, _ in together[1]] == refused
+
+
 @given(st.binary(min_size=1, max_size=3), st.integers(0, 200))
 @example(b"\xff", 30)
 @example(b"\\ud800", 30)

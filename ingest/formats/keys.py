@@ -41,22 +41,22 @@ def check_json(data: bytes) -> None:
 def are_json(text: bytes, lines: int) -> bool:
     """Whether each of so many lines of `text` is one JSON value, which `check_json` says of one.
 
-    A value that goes on in the next line, and a line of white space, make fewer values than lines.
+    No for white space around a value too, for which each line has to be looked at.
     """
     try:
         values = _pass_over_lines(text)
         text.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    return len(values) == lines
+    # A value can go on in the next line, and a line can have two.
+    return len(values) == lines and b"\n".join(values) == text
 
 
 def keys_at(text: bytes, path: tuple[str, ...], lines: int) -> list[bytes] | None:
     """`key_at` of each of so many lines of `text`; None where it has to be asked line by line."""
-    if len(path) > 1:
+    if len(path) > 1 or not are_json(text, lines):
         return None
     try:
-        text.decode()
         try:
             keys = [line.field.encode() for line in _lines_reader(path[0], str).decode_lines(text)]
         except msgspec.ValidationError:  # some are no strings
@@ -65,7 +65,7 @@ def keys_at(text: bytes, path: tuple[str, ...], lines: int) -> list[bytes] | Non
             ]
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    return keys if len(keys) == lines else None
+    return keys
 
 
 def key_at(data: bytes, path: tuple[str, ...]) -> bytes:

@@ -256,7 +256,8 @@ class Exchange:
         Others go on before the read and not after it, where being cancelled would lose what was read.
         """
         if self._tcp is None:
-            await trio.lowlevel.checkpoint()
+            async with self._turn.reading:
+                pass
             return await self._read()
         try:
             while True:

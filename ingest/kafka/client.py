@@ -40,8 +40,10 @@ POLL_ALONE_SECONDS = 0.005
 """How long a poll waits while records are tried alone, whose reports come through another handle."""
 CLOSE_SECONDS = 0.5
 """How long a client that is let go has to hand out what it purged."""
-COPIED_BYTES = 1024
+COPIED_BYTES = 512
 """From which size on a value that librdkafka has copied is let go; letting go costs about as much as it."""
+WEIGHT_BYTES = 1024
+"""A record counts as one more for each so many bytes, where records of a turn are counted."""
 
 COUNTED_AS_ONE = 16
 """How many records of one delivery that is only counted take as long as one report."""
@@ -166,30 +168,24 @@ class KafkaClient:
     ) -> bool:
         """Enqueue up to `most` records; False where librdkafka takes none now, or none any more.
 
-        A large record counts as one for each `COPIED_BYTES` of it.  `produce` holds the interpreter's lock
-        from its beginning to its end, so a thread for it would serve nobody.  Records that are refused are
-        noted in `refused`.
+        A large record counts as one more for each `WEIGHT_BYTES` of it.  `produce` holds the interpreter's
+        lock from its beginning to its end, so a thread for it would serve nobody.  Records that are refused
+        are noted in `refused`.
         """
         if self.given_up:
             return False
         for delivery in batch:
             records = delivery.records
-            if (
-                delivery.counted
-                and isinstance(records, Alike)
-                and records.plain
-                and records.longest < COPIED_BYTES
-                and not self._stamps
-            ):
-                begun = delivery.handed
-                if not self._hand_over_plain(delivery, records, most):
+            if delivery.counted and isinstance(records, Alike) and records.plain and not self._stamps:
+                begun, weight = delivery.handed, 1 + records.longest // WEIGHT_BYTES
+                if not self._hand_over_plain(delivery, records, -(-most // weight)):
                     return False
-                most -= delivery.handed - begun
+                most -= weight * (delivery.handed - begun)
             for index in range(delivery.handed, len(records)):
                 if most <= 0:
                     return True
                 value = records[index].value
-                most -= 1 if value is None else 1 + len(value) // COPIED_BYTES
+                most -= 1 if value is None else 1 + len(value) // WEIGHT_BYTES
                 error: IngestError | None = None
                 try:
                     error = self._produce(self._handle, delivery, index)
@@ -217,12 +213,15 @@ class KafkaClient:
         keys: Iterable[bytes | None] = (
             itertools.repeat(records.like.key) if records.keys is None else records.keys[begun:end]
         )
+        values = records.values[begun:end]
+        # Let go of before they are taken, as in `_produce`.
+        records.values[begun:end] = itertools.repeat(_COPIED, end - begun)
         topics, anywhere = itertools.repeat(delivery.topic), itertools.repeat(-1)
         indexes = iter(range(begun, end))
         # A bound method is the cheapest thing that remembers an index.
         reports = map(MethodType, itertools.repeat(self._counter(delivery)), indexes)
         try:
-            deque(map(self._handle.produce, topics, records.values[begun:end], keys, anywhere, reports), 0)
+            deque(map(self._handle.produce, topics, values, keys, anywhere, reports), 0)
         except Exception as error:  # noqa: BLE001  # what is unforeseen is logged
             handed = end - length_hint(indexes) - 1  # the one that was not taken
             if isinstance(error, (KafkaException, TypeError, ValueError, OverflowError)):
@@ -232,6 +231,7 @@ class KafkaClient:
                 handed += 1  # whether it was taken is not known
             return False
         finally:
+            records.values[handed:end] = values[handed - begun :]
             self.taken += handed - begun
             delivery.handed = handed
         return True

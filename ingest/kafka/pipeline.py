@@ -85,6 +85,7 @@ class Pipeline:
         self._make_client = functools.partial(KafkaClient, self._settings, stamps=stamps)
         self._unsettled = unsettled
         self._handed_over = RepeatedEvent()
+        self._sent = trio.Event()  # something, into the channel
         self._batch: list[Delivery] = []  # out of the channel, and not handed over to the end
         self._client = self._make_client()
         self._outdated = trio.Event()  # the client is to be replaced
@@ -238,29 +239,44 @@ class Pipeline:
     # Out of the channel ---------------------------------------------------------------------------
 
     async def _submit(self, client: KafkaClient) -> None:
-        while self._batch or await self._fill_batch():
-            if self._wants_smaller_batches(client):
+        while True:
+            if not self._batch:
+                self._fill_batch()
+            if not self._batch:
+                self._sent = trio.Event()
+                await self._sent.wait()
+            elif self._wants_smaller_batches(client):
                 self._outdated.set()
                 await trio.sleep_forever()  # until this is cancelled
-            if self._hand_over(client):
+            elif self._hand_over(client):
                 if self._batch:
                     await trio.lowlevel.checkpoint()
             else:
                 # librdkafka's queue is full: nothing more goes in before a report has come out.
                 await self.rounds.wait_transition()
 
-    async def _fill_batch(self) -> bool:
-        """Take what waits in the channel; False at its end."""
-        try:
-            self._batch.append(await self._from_channel.receive())
-            with contextlib.suppress(trio.WouldBlock):
-                while len(self._batch) < RECORDS_A_TURN:
-                    self._batch.append(self._from_channel.receive_nowait())
-        except trio.EndOfChannel:
-            return bool(self._batch)
-        finally:
-            self.received += len(self._batch)
-        return True
+    def sent(self) -> None:
+        """Something has been sent into the channel."""
+        self._sent.set()
+
+    def hand_over_now(self) -> None:
+        """Hand over what waits in the channel, for somebody who has sent much and is to send more.
+
+        So linger.ms begins with the first of many requests, and not once all have been read.
+        """
+        if not self._batch and not self._outdated.is_set():
+            self._fill_batch()
+            if self._batch and not self._wants_smaller_batches(self._client):
+                self._hand_over(self._client)
+            if self._batch:
+                self._sent.set()
+
+    def _fill_batch(self) -> None:
+        """Take what waits in the channel."""
+        with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+            while len(self._batch) < RECORDS_A_TURN:
+                self._batch.append(self._from_channel.receive_nowait())
+        self.received += len(self._batch)
 
     def _hand_over(self, client: KafkaClient) -> bool:
         """Hand over a turn's part of the batch; False where librdkafka takes none now."""

@@ -137,6 +137,7 @@ class KafkaProducer:
                 raise seam.draining() from None
             raise
         self._entered += 1
+        self._pipeline.sent()
         if not delivery.settled:
             delivery.begun = self._now()
             delivery.deadline = deadline = min(deadline, delivery.begun + self._answer_seconds)
@@ -150,6 +151,10 @@ class KafkaProducer:
     async def send(self, records: Sequence[Record]) -> Sequence[DeliveryReport]:
         """See `ingest.producer.Producer.send`."""
         return await seam.send(self, records)
+
+    def hand_over_now(self) -> None:
+        """Hand over to librdkafka what has been submitted, and not in the next pass of the loop."""
+        self._pipeline.hand_over_now()
 
     def stop_lingering(self) -> None:
         """From now on no record waits for linger.ms, while records are still taken."""

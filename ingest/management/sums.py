@@ -9,6 +9,8 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from ingest.metrics import OTHER
+
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 """A sample's name, and its labels with their values."""
 
@@ -16,7 +18,6 @@ _NOT_ADDED: Mapping[str, Callable[[float, float], float]] = {
     "ingest_build": max,
     "ingest_kafka_broker_connected": max,
     "ingest_kafka_broker_round_trip_seconds": max,
-    "process_max_fds": min,
     "process_start_time_seconds": min,
 }
 """How the values of two processes become one, where it is not their sum."""
@@ -62,9 +63,12 @@ class Sums(Collector):
         """Take what a process, known by a number, sent last."""
         self._last[process] = families
 
-    def end(self, process: int) -> None:
-        """Keep of a process only what may not shrink."""
+    def end(self, process: int, pending: int = 0) -> None:
+        """Keep of a process only what may not shrink; what became of its `pending` records is unknown."""
         growing = [each for each in self._last.pop(process, []) if each.kind in _GROWING]
+        if pending:
+            sample = ("ingest_records_total", {"topic": OTHER, "result": "unknown"}, float(pending))
+            growing.append(Family("ingest_records", "counter", "Records with their final report.", [sample]))
         self._ended = _added([*self._ended.values(), *growing])
 
     def collect(self) -> Iterator[Metric]:
