@@ -185,7 +185,6 @@ class Workers:
             async with trio.open_nursery() as nursery:
                 for number in range(1, count + 1):
                     nursery.start_soon(self._keep, number)
-                nursery.start_soon(self._announce)
                 task_status.started(self)
                 await self.stop_requested.wait()
                 began = trio.current_time()
@@ -207,7 +206,8 @@ class Workers:
             else:
                 log.warning("abandoned", extra=last)
 
-    async def _announce(self) -> None:
+    async def announce(self) -> None:
+        """Say so once all of them listen."""
         await self.listening.wait()
         if not self.stop_requested.is_set():
             extra = {"url": self.url, "brokers": self.brokers, "workers": len(self._lines)}
@@ -385,6 +385,7 @@ async def serve_with_workers(
                 watching.start_soon(serve_pages, watched, workers.pages())
                 log.info("management", extra={"url": workers.management_url})
             watching.start_soon(workers.look)
+            watching.start_soon(workers.announce)
             await workers.run(task_status)
             watching.cancel_scope.cancel()
 
