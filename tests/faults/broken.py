@@ -16,6 +16,7 @@ from ingest import cli
 from ingest.errors import IngestError, Overloaded
 from ingest.kafka import client, reports
 from ingest.kafka.client import KafkaClient
+from ingest.parking import own_task
 from ingest.producer import Delivery
 from ingest.records import DeliveryReport, Receipt
 from tests.mock_kafka import code
@@ -25,6 +26,7 @@ def answer_early() -> None:
     """Answer once librdkafka has the record, without its report."""
 
     async def wait(delivery: Delivery) -> list[DeliveryReport]:
+        await own_task()
         await trio.lowlevel.checkpoint()
         # An offset that no record has would be found; this one is only found by what is missing.
         return [Receipt(record.topic, 0, 0, None) for record in delivery.records]
