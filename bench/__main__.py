@@ -19,7 +19,7 @@ from bench.cases import PLAN, Case, grid, plan
 from bench.figures import judge
 from bench.load import WrkMissing
 from bench.rounds import Run
-from bench.systems import LOOPS, SYSTEMS
+from bench.systems import BEFORE, LOOPS, SYSTEMS, before
 from tests.broker.kafka_server import KafkaMissing
 
 QUICK = {"rounds": 1, "seconds": 2.0}
@@ -52,6 +52,12 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--systems", type=_list_of(everything), default=everything, help=f"of {', '.join(everything)}")
     add("--brokers", type=_list_of([*BROKERS]), default=["mock"], help=f"of {', '.join(BROKERS)} (mock)")
     add("--plan", type=_list_of([*PLAN]), default=[*PLAN], help=f"of {', '.join(PLAN)} (all)")
+    add(
+        "--before",
+        type=Path,
+        metavar="FOLDER",
+        help="another checkout of ingest, which takes part as a system",
+    )
     add("--content-type", default="", help="send it with each record, which ingest then stores as a header")
     add("--unpinned", action="store_true", help="the grid without pinning to cores")
     axes = parser.add_argument_group("a grid in place of the plan: every combination of")
@@ -97,8 +103,12 @@ def measure(given: argparse.Namespace) -> Path:
         content_type=given.content_type,
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
+    systems = given.systems
+    if given.before is not None:
+        SYSTEMS[BEFORE] = before(given.before)
+        systems = [BEFORE, *systems]
     try:
-        run.measure(cases_of(given), given.systems)
+        run.measure(cases_of(given), systems)
     finally:
         # What an interrupted run has measured is measured.
         path = results.Results(
@@ -112,6 +122,7 @@ def measure(given: argparse.Namespace) -> Path:
                 "seconds": seconds,
                 "content_type": given.content_type,
                 "load_average_before": load_average,
+                **({} if given.before is None else {"before": results.commit(given.before)}),
             },
             checks=run.checks,
             left_out=run.left_out,

@@ -57,7 +57,7 @@ def _lines(lines: int) -> list[Figure]:
     return [
         Figure(
             f"NDJSON of {lines:,} lines, {words}",
-            (Case(connections=8, content=content, lines=lines),),
+            (Case(connections=32, content=content, lines=lines),),
             "ingest",
             "produce-loop",
             RECORDS,

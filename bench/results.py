@@ -150,13 +150,10 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def commit() -> str:
+def commit(checkout: Path = ROOT) -> str:
     """What was measured; with a plus where the tree had changes that nobody can look up."""
-    return _git("describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+")
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
+    command = ["git", "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=checkout)
     return done.stdout.strip()
 
 

@@ -93,6 +93,21 @@ SYSTEMS = {
     )
 }
 
+BEFORE = "ingest-before"
+
+
+def before(checkout: Path) -> System:
+    """`ingest` of another checkout, to hold a change against what was there before."""
+    own = _ingest("--http=builtin")
+
+    def command(case: Case, target: Target, port: int, folder: Path) -> list[str]:
+        _, *arguments = own(case, target, port, folder)
+        # Not what the folder that this runs in has.
+        return ["env", f"PYTHONPATH={checkout.resolve()}", sys.executable, "-P", *arguments]
+
+    return System(BEFORE, command, _any)
+
+
 LOOPS = {
     "produce-loop": lambda case: case.content != RECORD,
     "poll-loop": lambda case: case.connections == 1,

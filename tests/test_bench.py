@@ -11,12 +11,13 @@ import pytest
 
 from bench import load, report, results
 from bench.__main__ import arguments, cases_of
-from bench.brokers import Place
+from bench.brokers import Place, Target
 from bench.cases import KEYED, LINES, Case, plan
 from bench.check import Answered, CheckFailed, hold
 from bench.figures import CPU, FIGURES, P50, REQUESTS, Figure, Metric, judge
 from bench.load import LoadFailed
 from bench.results import Measurement, Metrics, Results
+from bench.systems import before
 from tests.client import Answer
 
 COUNTED = {
@@ -52,6 +53,14 @@ def results_of(*measurements: Measurement, brokers: tuple[str, ...] = ("mock",))
 
 def rounds(case: Case, system: str, *rates: float, cpu: float = 20.0) -> list[Measurement]:
     return [Measurement(case, system, number, metrics(rate, cpu)) for number, rate in enumerate(rates)]
+
+
+def test_another_checkout_is_another_system(tmp_path: Path) -> None:
+    assert arguments(["--before", str(tmp_path)]).before == tmp_path
+    place = Target("127.0.0.1:9", "t", 1)
+    command = before(tmp_path).command(DELIVERED, place, 80, tmp_path)
+    assert command[:2] == ["env", f"PYTHONPATH={tmp_path}"]
+    assert command[3:6] == ["-P", "-m", "ingest"]
 
 
 def test_what_wrk_counted_is_read() -> None:
