@@ -16,10 +16,10 @@ import trio
 
 from ingest import logs, process
 from ingest.config import Config
+from ingest.control import ABANDON, Begin, Seen, read_lines
 from ingest.management.exposition import process_collector
 from ingest.management.sums import read_families
 from ingest.service import Server, Shared, serve
-from ingest.workers import ABANDON, Begin, Seen, read_lines
 
 TELL_SECONDS = 1.0
 """How often it says what it counts."""

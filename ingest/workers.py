@@ -1,9 +1,7 @@
 """Several processes on one port: started, seen as one, begun again when one dies, and drained together.
 
 Each has a loop, a producer and its share of the limits of its own (`ingest.worker`); the one that starts
-them serves no record.  They talk over a socket for each, in lines of JSON: down go the configuration and
-the words STOP and ABANDON, up goes what a process counts.  A process that reads the end drains: whoever
-started it is gone.
+them serves no record.
 
 The listening sockets are opened here and stay open while a process is begun again, so who connects
 meanwhile waits and is not refused.
@@ -19,27 +17,24 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import msgspec
 import trio
-from msgspec import Struct
 from trio_util import periodic
 
 from ingest.config import Config
+from ingest.control import ABANDON, STOP, Seen, begin_line, read_lines
 from ingest.http.listeners import open_sockets, open_tls
 from ingest.management.exposition import ValueCollector, open_registry, process_collector
 from ingest.management.pages import Pages, serve_pages
-from ingest.management.sums import Family, Sums
+from ingest.management.sums import Sums
 from ingest.producer import Ledger
 from ingest.service import listening_url, log_warnings, open_broker_inside
 
 log = logging.getLogger(__name__)
 
-STOP, ABANDON = b"stop\n", b"abandon\n"
 STEADY_SECONDS = 30.0
 """How long a process lives before its end counts as the first again."""
 MOST_ENDS = 5
@@ -53,46 +48,6 @@ OVERDUE_SECONDS = 0.5
 SILENT_SECONDS, HUNG_SECONDS = 3, 30
 """How long a process may say nothing until it counts as not ready, and until it is killed.  Counted by
 looking at it each second: of a machine that was stopped for a minute no process is guilty."""
-
-
-class Begin(Struct, frozen=True):
-    """The first line to a process."""
-
-    number: int
-    config: dict[str, Any]
-    broker: str | None
-    """The broker inside the one that starts it."""
-    descriptors: list[int]
-    """Of the listening sockets."""
-
-
-class Seen(Struct, frozen=True):
-    """What a process says each second, and at last when it has drained."""
-
-    accepted: int
-    delivered: int
-    failed: int
-    unknown: int
-    reasons: list[str]
-    """Why it is not ready."""
-    families: list[Family]
-    ended_well: bool | None = None
-    """None before the end."""
-    left_unknown: int = 0
-
-
-def begin_line(number: int, config: Config, broker: str | None, sockets: list[socket.socket]) -> bytes:
-    """`Begin`, for one of several."""
-    values = {name: getattr(config, name) for name in config.__struct_fields__}
-    builtins = msgspec.to_builtins(values, enc_hook=_plain)
-    begin = Begin(number, builtins, broker, [each.fileno() for each in sockets])
-    return msgspec.json.encode(begin) + b"\n"
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, MappingProxyType):
-        return dict(value)
-    raise NotImplementedError(type(value))
 
 
 def usable_cores() -> int:
@@ -356,8 +311,9 @@ async def serve_with_workers(
 ) -> None:
     """Serve with so many processes until `Workers.shutdown` has drained, or until cancelled, which abandons.
 
-    To be run with `await nursery.start(serve_with_workers, config, 2)`, which gives the `Workers` once all
-    listen.  Raises `ConfigError` for what cannot be opened, and where a share of the limits is too small.
+    To be run with `await nursery.start(serve_with_workers, config, 2)`, which gives the `Workers` at once;
+    `Workers.listening` is set when all of them do.  Raises `ConfigError` for what cannot be opened, and
+    where a share of the limits is too small.
     """
     open_tls(config.http)
     share = config.share(count)
@@ -388,17 +344,6 @@ async def serve_with_workers(
             watching.start_soon(workers.announce)
             await workers.run(task_status)
             watching.cancel_scope.cancel()
-
-
-async def read_lines(stream: trio.SocketStream) -> AsyncIterator[bytes]:
-    """The lines that come, without their ends, until there are no more."""
-    buffer = bytearray()
-    async for data in stream:
-        buffer += data
-        *lines, rest = buffer.split(b"\n")
-        buffer = bytearray(rest)
-        for line in lines:
-            yield bytes(line)
 
 
 async def _end(process: trio.Process, control: socket.socket, patience: float) -> int:

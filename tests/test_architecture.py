@@ -18,7 +18,7 @@ ROWS = [
     ["__main__"],
     ["cli", "testing", "worker"],
     ["workers"],
-    ["service"],
+    ["service", "control"],
     ["intake", "management.*"],
     ["streaming", "http.listeners", "access"],
     ["answers", "intent", "http.connection", "http.engines", "kafka.*", "formats.*"],
