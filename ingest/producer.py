@@ -62,6 +62,16 @@ class Ledger:
         self._faults(logging.ERROR, "record answered 202 was not acknowledged", extra)
 
     @property
+    def sums(self) -> dict[str, int]:
+        """`accepted` and what it is the sum of, by name."""
+        return {
+            "accepted": self.accepted,
+            "delivered": self.delivered,
+            "failed": self.failed,
+            "unknown": self.unknown,
+        }
+
+    @property
     def pending(self) -> int:
         """Records accepted that have no final report yet."""
         return self.accepted - self.delivered - self.failed - self.unknown

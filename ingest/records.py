@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias, overload
 
 import msgspec
@@ -99,9 +99,6 @@ class Alike(Sequence[Record]):
         del self.values[those]
         if self.keys is not None:
             del self.keys[those]
-
-    def __iter__(self) -> Iterator[Record]:
-        return (self[index] for index in range(len(self)))
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

@@ -8,7 +8,7 @@ import logging
 import resource
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import trio
@@ -19,7 +19,7 @@ from ingest.faultlog import FaultLog
 from ingest.http.arrivals import open_arrivals
 from ingest.http.connection import Connection
 from ingest.http.engines import engine
-from ingest.http.listeners import Listeners, open_sockets, open_tls
+from ingest.http.listeners import Listeners, listening_sockets, open_tls
 from ingest.http.streams import ByteStream
 from ingest.intake import Intake
 from ingest.kafka.devbroker import open_dev_broker
@@ -169,15 +169,10 @@ async def serve(
         for given in shared.sockets:
             listening.callback(given.close)
 
-        def listen(host: str, port: int, option: str) -> list[socket.socket]:
-            sockets = open_sockets(host, port, option=option)
-            for each in sockets:
-                listening.callback(each.close)
-            return sockets
-
-        sockets = list(shared.sockets) or listen(config.http.host, config.http.port, "http")
-        own = config.management
-        watched = listen(own.host, own.port, "management.port") if own.enabled else []
+        sockets = list(shared.sockets)
+        if not sockets:
+            sockets = listening.enter_context(listening_sockets(config.http.host, config.http.port))
+        watched = listening.enter_context(listening_for_operators(config))
         server: Server | None = None
         began: float | None = None
         try:
@@ -242,6 +237,17 @@ def log_warnings(config: Config) -> None:
         log.warning("config", extra={"warning": warning})
 
 
+@contextlib.contextmanager
+def listening_for_operators(config: Config) -> Iterator[list[socket.socket]]:
+    """The listening sockets of the management port, until the block ends; none where that is off."""
+    own = config.management
+    if not own.enabled:
+        yield []
+        return
+    with listening_sockets(own.host, own.port, option="management.port") as sockets:
+        yield sockets
+
+
 def listening_url(scheme: str, sockets: Sequence[socket.socket]) -> str:
     """Where `sockets` listen, `http://host:port`."""
     host, port = sockets[0].getsockname()[:2]
@@ -265,7 +271,7 @@ def _gauges(budget: Budget, listeners: Listeners) -> dict[str, Callable[[], floa
 
 def _end(server: Server, began: float | None) -> None:
     """Log the last line: what became of every record.  `began` is when the drain did; None: abandoned."""
-    sums = {name: getattr(server.ledger, name) for name in ("accepted", "delivered", "failed", "unknown")}
+    sums = server.ledger.sums
     if began is None:
         log.warning("abandoned", extra=sums)
     else:

@@ -10,6 +10,7 @@ import functools
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 import msgspec
 import trio
@@ -18,7 +19,7 @@ from ingest import logs, process
 from ingest.config import Config
 from ingest.control import ABANDON, Begin, Seen, read_lines
 from ingest.management.exposition import process_collector
-from ingest.management.sums import read_families
+from ingest.management.sums import Family, read_families
 from ingest.service import Server, Shared, serve
 
 TELL_SECONDS = 1.0
@@ -31,8 +32,9 @@ def main() -> None:
         signal.signal(each, signal.SIG_IGN)
     process.spare_memory()
     control = socket.socket(fileno=int(sys.argv[1]))
-    line = _first_line(control)
-    if line is None:  # who started it is gone
+    with control.makefile("rb", buffering=0) as first:  # which takes nothing of what follows the line
+        line = first.readline()
+    if not line.endswith(b"\n"):  # who started it is gone
         sys.exit(1)
     begin = msgspec.json.decode(line, type=Begin)
     config = Config(**begin.config)
@@ -41,16 +43,6 @@ def main() -> None:
         process.share_interpreter()
         code = trio.run(_serve, config, begin, control)
     sys.exit(code)
-
-
-def _first_line(control: socket.socket) -> bytes | None:
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        data = control.recv(1)  # and nothing of what follows
-        if not data:
-            return None
-        line += data
-    return bytes(line)
 
 
 async def _serve(config: Config, begin: Begin, control: socket.socket) -> int:
@@ -86,15 +78,16 @@ async def _keep_telling(
     server: Server, stream: trio.SocketStream, ended: trio.Event, nursery: trio.Nursery
 ) -> None:
     """Say what is counted again and again, at last when it has ended, which ends the others."""
+    read = functools.partial(read_families, [server.metrics, process_collector()])
     while not ended.is_set():
-        await _tell(server, stream)
+        await _tell(server, stream, read)
         with trio.move_on_after(TELL_SECONDS):
             await ended.wait()
-    await _tell(server, stream)
+    await _tell(server, stream, read)
     nursery.cancel_scope.cancel()
 
 
-async def _tell(server: Server, stream: trio.SocketStream) -> None:
+async def _tell(server: Server, stream: trio.SocketStream, read: Callable[[], list[Family]]) -> None:
     ledger = server.ledger
     seen = Seen(
         accepted=ledger.accepted,
@@ -102,7 +95,7 @@ async def _tell(server: Server, stream: trio.SocketStream) -> None:
         failed=ledger.failed,
         unknown=ledger.unknown,
         reasons=list(server.reasons),
-        families=read_families([server.metrics, process_collector()]),
+        families=read(),
         ended_well=server.ended_well if server.drained else None,
         left_unknown=server.left_unknown,
     )

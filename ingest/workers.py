@@ -26,12 +26,12 @@ from trio_util import periodic
 
 from ingest.config import Config
 from ingest.control import ABANDON, STOP, Seen, begin_line, read_lines
-from ingest.http.listeners import open_sockets, open_tls
+from ingest.http.listeners import listening_sockets, open_tls
 from ingest.management.exposition import ValueCollector, open_registry, process_collector
 from ingest.management.pages import Pages, serve_pages
 from ingest.management.sums import Sums
 from ingest.producer import Ledger
-from ingest.service import listening_url, log_warnings, open_broker_inside
+from ingest.service import listening_for_operators, listening_url, log_warnings, open_broker_inside
 
 log = logging.getLogger(__name__)
 
@@ -151,9 +151,7 @@ class Workers:
         finally:
             self._stopped.set()
             self.listening.set()
-            names = ("accepted", "delivered", "failed", "unknown")
-            sums = {name: getattr(self.ledger, name) for name in names}
-            last = {"workers": count, **sums, "left_unknown": self.left_unknown}
+            last = {"workers": count, **self.ledger.sums, "left_unknown": self.left_unknown}
             if self._ended:
                 last["ended"] = self._ended  # and what each of them counted in its last second is missing
             if self.drained and began is not None:
@@ -295,11 +293,12 @@ class Workers:
         seen = self._seen.pop(number, None)
         pending = 0
         if seen is not None:
-            pending = seen.accepted - seen.delivered - seen.failed - seen.unknown
-            self.ledger.accepted += seen.accepted
-            self.ledger.delivered += seen.delivered
-            self.ledger.failed += seen.failed
-            self.ledger.unknown += seen.unknown + pending
+            theirs = Ledger(seen.accepted, seen.delivered, seen.failed, seen.unknown)
+            pending = theirs.pending
+            self.ledger.accepted += theirs.accepted
+            self.ledger.delivered += theirs.delivered
+            self.ledger.failed += theirs.failed
+            self.ledger.unknown += theirs.unknown + pending
             self.left_unknown += seen.left_unknown + (pending if told else 0)
         self._sums.end(number, pending)
         if told and (seen is None or not seen.ended_well):
@@ -318,22 +317,15 @@ async def serve_with_workers(
     open_tls(config.http)
     share = config.share(count)
     log_warnings(config)
+    host = config.http.host
     with contextlib.ExitStack() as listening:
-
-        def listen(host: str, port: int, option: str, *, beside_others: bool = False) -> list[socket.socket]:
-            sockets = open_sockets(host, port, option=option, beside_others=beside_others)
-            for each in sockets:
-                listening.callback(each.close)
-            return sockets
-
         # Alone at first: beside others it would be shared with a service that is there already.
-        alone = open_sockets(config.http.host, config.http.port)
-        port = alone[0].getsockname()[1]
-        for each in alone:
-            each.close()
-        sockets = [listen(config.http.host, port, "http", beside_others=True) for _ in range(count)]
-        own = config.management
-        watched = listen(own.host, own.port, "management.port") if own.enabled else []
+        with listening_sockets(host, config.http.port) as alone:
+            port = alone[0].getsockname()[1]
+        sockets = [
+            listening.enter_context(listening_sockets(host, port, beside_others=True)) for _ in range(count)
+        ]
+        watched = listening.enter_context(listening_for_operators(config))
         async with open_broker_inside(config) as broker, trio.open_nursery() as watching:
             workers = Workers(share, broker, sockets)
             if watched:

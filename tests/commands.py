@@ -13,6 +13,9 @@ from typing import NamedTuple
 SECONDS = 20.0
 """When a process that should have ended is given up."""
 
+AUTO_CREATE = "allow.auto.create.topics=true"
+"""For a service before the broker inside another."""
+
 Running = subprocess.Popen[bytes]
 Ingest = Callable[..., subprocess.CompletedProcess[str]]
 Start = Callable[..., AbstractContextManager[Running]]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import SECONDS, Ingest, Start, line_with, listening, post
+from tests.commands import AUTO_CREATE, SECONDS, Ingest, Start, line_with, listening, post
 from tests.mock_kafka import open_mock_kafka
 
 # Arguments and configuration ----------------------------------------------------------------------
@@ -243,9 +243,6 @@ def test_an_outcome_that_was_unknown_before_the_drain_leaves_its_exit_code_0(sta
             service.send_signal(signal.SIGTERM)
             assert "accepted=2 delivered=1 failed=0 unknown=1 left_unknown=0" in line_with(service, "drained")
             assert service.wait(SECONDS) == 0
-
-
-AUTO_CREATE = "allow.auto.create.topics=true"
 
 
 # tail ---------------------------------------------------------------------------------------------

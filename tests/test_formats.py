@@ -333,6 +333,12 @@ def test_a_key_is_found_under_any_name_among_any_others(
     assert key_at(content, (name, name)) == str(value).encode()
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_lines_that_are_not_read_have_the_common_key(end: bytes) -> None:
+    records, _ = decode([b'{"k":1}' + end], key_field=("k",), validate=False)
+    assert [record.key for _, record in records] == [LIKE.key]
+
+
 KEYS = st.text(st.characters(codec=None)) | st.integers() | st.floats(allow_nan=False) | st.booleans()
 
 

@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ingest.management.sums import Family, Sums
 from ingest.workers import usable_cores
-from tests.commands import SECONDS, Ingest, Running, Start, children, line_with, post
+from tests.commands import AUTO_CREATE, SECONDS, Ingest, Running, Start, children, line_with, listening, post
 
 WORKERS = ("serve", "--port", "0", "--workers", "2", "--grace-seconds", "4")
 
@@ -74,6 +74,19 @@ def open_serving(start: Start, *more: str) -> Iterator[Serving]:
         service = Serving(process, url[1], seen_at[1])
         service.until(lambda: service.ask("/readyz")[0] == 200)
         yield service
+
+
+@contextmanager
+def open_stalled(start: Start) -> Iterator[Serving]:
+    """With one record that Kafka has, and ten that were answered 202 and that it does not take."""
+    with start("serve", "--port", "0") as kafka:
+        brokers = listening(kafka).brokers
+        with open_serving(start, "--bootstrap-servers", brokers, "--kafka", AUTO_CREATE) as service:
+            assert post(service.url, b"1") == 200
+            kafka.send_signal(signal.SIGSTOP)
+            for _ in range(10):
+                assert post(service.url, b"2", Prefer="respond-async") == 202
+            yield service
 
 
 def test_a_signal_drains_all_and_their_last_lines_add_up(serving: Serving) -> None:
@@ -168,20 +181,12 @@ def test_a_process_that_ends_again_and_again_is_given_up_with_exit_code_1(servin
 
 
 def test_a_second_signal_abandons_all_with_exit_code_1(start: Start) -> None:
-    with start("serve", "--port", "0") as kafka:
-        brokers = re.search(r"brokers=(\S+)", line_with(kafka, "info listening"))
-        assert brokers is not None
-        auto_create = ("--kafka", "allow.auto.create.topics=true")
-        with open_serving(start, "--bootstrap-servers", brokers[1], *auto_create) as service:
-            assert post(service.url, b"1") == 200
-            kafka.send_signal(signal.SIGSTOP)
-            for _ in range(10):
-                assert post(service.url, b"2", Prefer="respond-async") == 202
-            service.process.send_signal(signal.SIGTERM)
-            line_with(service.process, "info draining workers=2")
-            service.process.send_signal(signal.SIGTERM)
-            assert "workers=2" in line_with(service.process, "warning abandoned workers=2")
-            assert service.process.wait(SECONDS) == 1
+    with open_stalled(start) as service:
+        service.process.send_signal(signal.SIGTERM)
+        line_with(service.process, "info draining workers=2")
+        service.process.send_signal(signal.SIGTERM)
+        assert "workers=2" in line_with(service.process, "warning abandoned workers=2")
+        assert service.process.wait(SECONDS) == 1
 
 
 def test_a_stop_while_one_is_not_there_serves_who_has_connected_to_it(serving: Serving) -> None:
@@ -205,27 +210,18 @@ def test_a_stop_while_one_is_not_there_serves_who_has_connected_to_it(serving: S
 
 
 def test_records_of_one_that_is_killed_are_counted_as_unknown(start: Start) -> None:
-    with start("serve", "--port", "0") as kafka:
-        brokers = re.search(r"brokers=(\S+)", line_with(kafka, "info listening"))
-        assert brokers is not None
-        flags = ("--bootstrap-servers", brokers[1], "--kafka", "allow.auto.create.topics=true")
-        with open_serving(start, *flags) as service:
-            assert post(service.url, b"1") == 200
-            kafka.send_signal(signal.SIGSTOP)
-            for _ in range(10):
-                assert post(service.url, b"2", Prefer="respond-async") == 202
-            service.until(lambda: service.metrics()["ingest_records_accepted_total"] == 11)
-            workers = children(service.process.pid)
-            for pid in workers:
-                os.kill(pid, signal.SIGKILL)
-            service.until(lambda: service.metrics()["ingest_workers_ended_total"] == 2)
-            text = service.ask("/metrics")[1]
-            assert 'ingest_records_total{result="unknown",topic="(other)"} 10.0' in text
-            service.process.send_signal(signal.SIGTERM)
-            assert "accepted=11 delivered=1 failed=0 unknown=10" in line_with(
-                service.process, "drained workers=2"
-            )
-            assert service.process.wait(SECONDS) == 1
+    with open_stalled(start) as service:
+        service.until(lambda: service.metrics()["ingest_records_accepted_total"] == 11)
+        workers = children(service.process.pid)
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        service.until(lambda: service.metrics()["ingest_workers_ended_total"] == 2)
+        text = service.ask("/metrics")[1]
+        assert 'ingest_records_total{result="unknown",topic="(other)"} 10.0' in text
+        service.process.send_signal(signal.SIGTERM)
+        line = line_with(service.process, "drained workers=2")
+        assert "accepted=11 delivered=1 failed=0 unknown=10" in line
+        assert service.process.wait(SECONDS) == 1
 
 
 def test_a_stop_before_all_are_there_drains_those_that_are(start: Start) -> None:

@@ -56,16 +56,14 @@ def keys_at(text: bytes, path: tuple[str, ...], lines: int) -> list[bytes] | Non
     """`key_at` of each of so many lines of `text`; None where it has to be asked line by line."""
     if len(path) > 1 or not are_json(text, lines):
         return None
+    (name,) = path
     try:
         try:
-            keys = [line.field.encode() for line in _lines_reader(path[0], str).decode_lines(text)]
+            return [line[name].encode() for line in _field_reader(name, str).decode_lines(text)]
         except msgspec.ValidationError:  # some are no strings
-            keys = [
-                _key(bytes(line.field)) for line in _lines_reader(path[0], msgspec.Raw).decode_lines(text)
-            ]
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+            return [_key(bytes(line[name])) for line in _field_reader(name).decode_lines(text)]
+    except (msgspec.MsgspecError, ValueError, KeyError, RecursionError):
         return None
-    return keys
 
 
 def key_at(data: bytes, path: tuple[str, ...]) -> bytes:
@@ -99,21 +97,12 @@ def _key(value: bytes) -> bytes:
 
 
 @functools.lru_cache(REMEMBERED_NAMES)
-def _field_reader(name: str) -> msgspec.json.Decoder[Mapping[str, msgspec.Raw]]:
-    """Reads the field `name` of an object, and passes over all others."""
+def _field_reader(name: str, type_: Any = msgspec.Raw) -> msgspec.json.Decoder[Mapping[str, Any]]:
+    """Reads the field `name` of an object, if it is there, and passes over all others."""
     # msgspec compares with the name's UTF-8, which it finds only where somebody asked for it before.
     msgspec.json.encode(name)
-    fields: Any = {name: msgspec.Raw}
-    only: Any = TypedDict("only", fields, total=False)  # type: ignore[misc]  # named when it is run
-    return msgspec.json.Decoder[Mapping[str, msgspec.Raw]](only)
-
-
-@functools.lru_cache(REMEMBERED_NAMES)
-def _lines_reader(name: str, type_: type) -> msgspec.json.Decoder[Any]:
-    """Reads lines of objects whose field `name` is of this type, and calls it `field`; it has to be there."""
-    return msgspec.json.Decoder(
-        msgspec.defstruct("Line", [("field", type_)], rename={"field": name}, gc=False)
-    )
+    only: Any = TypedDict("only", {name: type_}, total=False)  # type: ignore[misc]  # named when it is run
+    return msgspec.json.Decoder[Mapping[str, Any]](only)
 
 
 def _shown(path: tuple[str, ...]) -> str:

@@ -47,7 +47,7 @@ class LineDecoder:
         """
         self._like = like
         self._record_bytes = record_bytes
-        self._key_field = key_field
+        self._key_field = key_field if validate else None  # lines that are not read have none
         self._validate = validate
         self._like_cost = like.cost(shares_headers=True)
         self._batch_lines = BATCH_LINES
@@ -155,10 +155,10 @@ class LineDecoder:
             return None
         cost = len(text) - (len(values) - 1) + len(values) * self._like_cost
         keys = None
-        if self._validate and self._key_field is None:
-            if not are_json(text, len(values)):
+        if self._key_field is None:
+            if self._validate and not are_json(text, len(values)):
                 return None
-        elif self._validate and self._key_field is not None:
+        else:
             keys = keys_at(text, self._key_field, len(values))
             if keys is None or longest + max(map(len, keys)) > self._line_bytes:
                 return None

@@ -16,7 +16,7 @@ import ssl
 import struct
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 
 import trio
 from trio_util import periodic
@@ -101,6 +101,19 @@ def open_sockets(
         reason = error.strerror if isinstance(error, OSError) else None
         raise ConfigError(f"{option}: cannot listen on {host} port {port}: {reason or error}") from None
     return sockets
+
+
+@contextlib.contextmanager
+def listening_sockets(
+    host: str, port: int, *, option: str = "http", beside_others: bool = False
+) -> Iterator[list[socket.socket]]:
+    """What `open_sockets` opens, until the block ends."""
+    sockets = open_sockets(host, port, option=option, beside_others=beside_others)
+    try:
+        yield sockets
+    finally:
+        for each in sockets:
+            each.close()
 
 
 def open_tls(config: HTTP) -> ssl.SSLContext | None:

@@ -9,7 +9,7 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from ingest.metrics import OTHER
+from ingest.metrics import METRICS, OTHER
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 """A sample's name, and its labels with their values."""
@@ -24,6 +24,7 @@ _NOT_ADDED: Mapping[str, Callable[[float, float], float]] = {
 _OWN = frozenset({"ingest_ready"})
 """What is known of all of them together alone."""
 _GROWING = ("counter", "histogram")
+(_RECORDS,) = (metric for metric in METRICS if metric.name == "ingest_records_total")
 
 
 class Family(Struct, array_like=True, frozen=True):
@@ -67,8 +68,9 @@ class Sums(Collector):
         """Keep of a process only what may not shrink; what became of its `pending` records is unknown."""
         growing = [each for each in self._last.pop(process, []) if each.kind in _GROWING]
         if pending:
-            sample = ("ingest_records_total", {"topic": OTHER, "result": "unknown"}, float(pending))
-            growing.append(Family("ingest_records", "counter", "Records with their final report.", [sample]))
+            sample = (_RECORDS.name, {"topic": OTHER, "result": "unknown"}, float(pending))
+            name = _RECORDS.name.removesuffix("_total")
+            growing.append(Family(name, _RECORDS.kind, _RECORDS.help, [sample]))
         self._ended = _added([*self._ended.values(), *growing])
 
     def collect(self) -> Iterator[Metric]:
