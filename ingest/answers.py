@@ -9,9 +9,11 @@ import msgspec
 
 from ingest.errors import IngestError, MethodNotAllowed
 from ingest.http.messages import Fields, Response
+from ingest.records import DeliveryReport, Receipt
 
 _JSON = (b"content-type", b"application/json")
 _encode = msgspec.json.Encoder().encode
+_WRITTEN = Response(204)
 
 
 def error_body(error: IngestError) -> dict[str, Any]:
@@ -38,6 +40,14 @@ def error_response(error: IngestError, extra: dict[str, Any] | None = None) -> R
 def json_response(status: int, body: object, fields: Fields = (_JSON,), *, closes: bool = False) -> Response:
     """An answer with `body` as its JSON content."""
     return Response(status, fields, _encode(body) + b"\n", closes)
+
+
+def record_response(report: DeliveryReport, *, minimal: bool) -> Response:
+    """The answer for one record that has its report; without content where that is wanted and it is there."""
+    if isinstance(report, Receipt):
+        return _WRITTEN if minimal else Response(200, (_JSON,), _encode(report) + b"\n")
+    # Not raised: reports are shared, and each raise would tie a request's frames to one.
+    return error_response(report)
 
 
 def queued_response(topic: str, *, minimal: bool) -> Response:

@@ -54,8 +54,12 @@ class Hold:
     def release(self) -> None:
         """Give everything back."""
         size, self.size = self.size, 0
-        if size:
-            self._budget._give(size, self._peer, self._window)
+        budget = self._budget
+        if self._peer is not None or self._window or budget._waiting:
+            if size:
+                budget._give(size, self._peer, self._window)
+        else:
+            budget.held_bytes -= size  # what most come to
 
 
 class Budget:
@@ -78,6 +82,13 @@ class Budget:
         """A hold of no bytes, to `grow`; with a `peer`, for what is read from it."""
         return Hold(self, 0, peer, window=False)
 
+    def take(self, size: int) -> Hold | None:
+        """`acquire` at once, for nothing that is about to be read; None where there is no room just now."""
+        if self._waiting or self.held_bytes + size > self.limit_bytes:
+            return None
+        self.held_bytes += size
+        return Hold(self, size, None, window=False)
+
     async def acquire(
         self, size: int, wait_seconds: float = 0, peer: str | None = None, *, window: bool = False
     ) -> Hold:
@@ -87,9 +98,8 @@ class Budget:
         stream's.  Raises `Overloaded` where there is no room, or none in time, and `TooLarge` where there
         never will be.  Cancelled: nothing was taken.  Does not pass a checkpoint unless it waits.
         """
-        if peer is None and not window and not self._waiting and self.held_bytes + size <= self.limit_bytes:
-            self.held_bytes += size  # what most requests come to
-            return Hold(self, size, None, window=False)
+        if peer is None and not window and (hold := self.take(size)) is not None:
+            return hold  # what most requests come to
         if size > self.limit_bytes:
             raise TooLarge(f"{size} bytes at once are more than limits.held_bytes = {self.limit_bytes}")
         self._take_share(size, peer, window)

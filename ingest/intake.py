@@ -12,9 +12,10 @@ import time
 import trio
 
 from ingest.access import log_request, log_unread
-from ingest.answers import error_response, json_response, queued_response, with_request_id
+from ingest.answers import error_response, queued_response, record_response, with_request_id
 from ingest.budget import Budget, Hold
 from ingest.config import Config
+from ingest.direct import Direct
 from ingest.errors import BadRequest, DeliveryFailed, IngestError, Overloaded, TooLarge
 from ingest.faultlog import FaultLog
 from ingest.formats import plain
@@ -22,6 +23,7 @@ from ingest.http.exchange import Disconnected, Exchange
 from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
 from ingest.http.messages import Request, Response
 from ingest.intent import NDJSON_TYPES, Intent, read_intent, request_id
+from ingest.kafka.producer import KafkaProducer
 from ingest.metrics import NO_ROUTE, Metrics
 from ingest.producer import Producer
 from ingest.records import Receipt
@@ -47,7 +49,10 @@ class Intake:
         faults: FaultLog,
         turn: Turn,
     ) -> None:
-        """Counts with `metrics`, logs bugs through `faults`, and computes for long in its `turn` only."""
+        """Counts with `metrics`, logs bugs through `faults`, and computes for long in its `turn` only.
+
+        With a `KafkaProducer` it has a `short_way` too.
+        """
         self._router = Router(config.all_routes)
         # What a head asks for depends on nothing else, so for a head that is remembered it is too.
         self._remembered = functools.lru_cache(REMEMBERED_HEADS)(self._read_intent)
@@ -67,6 +72,11 @@ class Intake:
             for prefix in (secrets.token_hex(6).encode(),)
             for count in itertools.count()
         )
+        self.short_way: Direct | None = None
+        """Where requests that are known from here can go; None where each has to come here."""
+        if isinstance(producer, KafkaProducer) and not config.log.access:
+            most = min(LARGE_BYTES, self._request_bytes, self._record_bytes)
+            self.short_way = Direct(producer, budget, metrics, self._ids, most)
 
     async def __call__(self, exchange: Exchange) -> Response | None:
         """Answer one request.  Whatever goes wrong in it becomes an answer here."""
@@ -90,6 +100,8 @@ class Intake:
             else:
                 response, records = await self._one_record(exchange, intent, record_bytes)
             status = 200 if response is None else response.status
+            if self.short_way is not None:
+                self.short_way.learn(request, intent)
         except IngestError as error:
             self._metrics.count_rejected(error)
             response = error_response(error)
@@ -188,10 +200,7 @@ class Intake:
             delivery.promise_no_more()
             return queued_response(intent.like.topic, minimal=intent.minimal), 1
         (report,) = await delivery.wait()
-        if not isinstance(report, Receipt):
-            # Not raised: reports are shared, and each raise would tie a request's frames to one.
-            return error_response(report), 0
-        return Response(204) if intent.minimal else json_response(200, report), 1
+        return record_response(report, minimal=intent.minimal), int(isinstance(report, Receipt))
 
     async def _receive(self, exchange: Exchange, intent: Intent, hold: Hold, record_bytes: int) -> bytearray:
         """The whole content; its hold grows where its length is not known, and is its peer's no more."""

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -95,6 +95,7 @@ class Delivery:
         "_queued",
         "_wake",
         "begun",
+        "context",
         "counted",
         "deadline",
         "handed",
@@ -112,28 +113,31 @@ class Delivery:
         deadline: float = math.inf,
         on_settled: Callable[[Delivery], None] | None = None,
     ) -> None:
-        self.records: list[Record] | Alike = records if isinstance(records, Alike) else list(records)
+        self.records: list[Record] | Alike = records if type(records) is Alike else list(records)
         """Ours alone, and changed only in place: what the sink has copied is let go of."""
-        self.reports: list[DeliveryReport | None] = [None] * len(records)
+        count = len(records)
+        self.reports: list[DeliveryReport | None] = [None] * count
         self.deadline = deadline
         """On Trio's clock: when the answer is due."""
         self.begun = -math.inf
         """On Trio's clock: when the producer took it in, where that is of interest."""
         self.counted = False
         """Whether its records are only counted: a sink may report `SOMEWHERE` for each that Kafka has."""
+        self.context: Any = None
+        """Whatever its caller wants to find again."""
         self.handed = 0
         """How many records, from the first, were handed to the sink; what lies behind can be withdrawn."""
-        self._pending = len(records)
-        self.topic = records[0].topic if records else ""
+        self._pending = count
+        self.topic = records[0].topic if count else ""
         """Of all its records."""
         self._ledger = ledger
-        self._counts = ledger.topic(self.topic) if records else _NO_COUNTS
+        self._counts = ledger.topic(self.topic) if count else _NO_COUNTS
         self._hold = hold
         self._on_settled = on_settled
         self._answer: IngestError | None = None
         self._queued = False
         self._wake: Callable[[], None] | None = None
-        if not records:
+        if not count:
             self._finish()
 
     @property
@@ -144,9 +148,10 @@ class Delivery:
     def promise_no_more(self) -> None:
         """The caller was told 202: from now on a record that is not delivered counts as lost."""
         self._queued = True
-        for report in self.reports:  # of withdrawn records too, which are no longer in `records`
-            if isinstance(report, IngestError):
-                self._ledger.lose(self.topic, report)
+        if self._pending < len(self.reports):
+            for report in self.reports:  # of withdrawn records too, which are no longer in `records`
+                if isinstance(report, IngestError):
+                    self._ledger.lose(self.topic, report)
 
     def settle(self, index: int, report: DeliveryReport) -> None:
         """Take the final report of the record at `index`; exactly one a record."""

@@ -190,7 +190,7 @@ async def serve(
                 intake = Intake(config, taker, budget, metrics, faults, turn)
                 make_protocol = engine(config.http.engine)
                 # A producer of somebody else's does not know of parking.
-                arrivals = None if own_kafka is None else open_arrivals(turn, own_kafka.hand_over_now)
+                arrivals = None if own_kafka is None else open_arrivals(turn)
                 if arrivals is not None:
                     opened.callback(arrivals.close)
 
@@ -207,6 +207,7 @@ async def serve(
                         budget,
                         turn,
                         arrivals,
+                        None if arrivals is None else intake.short_way,
                     )
 
                 listeners = Listeners(sockets, connect, tls=tls, most=_most_connections(config))

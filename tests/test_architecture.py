@@ -20,7 +20,7 @@ ROWS = [
     ["workers"],
     ["service", "control"],
     ["intake", "management.*"],
-    ["streaming", "http.listeners", "access"],
+    ["streaming", "http.listeners", "access", "direct"],
     ["answers", "intent", "http.connection", "http.engines", "kafka.*", "formats.*"],
     ["http.exchange"],
     [

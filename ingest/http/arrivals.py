@@ -8,7 +8,7 @@ from __future__ import annotations
 import select
 import sys
 import types
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 
 import trio
 
@@ -17,8 +17,8 @@ from ingest.turn import Turn
 
 EVENTS_A_TURN = 64
 """How many connections are served before other tasks get their turn."""
-SOME = 16
-"""How many of them are served before what they sent is handed on: it does not wait for the others."""
+FEW = 2
+"""With no more than so many, it is likely that there are none in the next pass of the loop."""
 
 
 class Parked(parking.Place):
@@ -58,10 +58,9 @@ class Parked(parking.Place):
 class Arrivals:
     """The sockets of all connections that can be parked."""
 
-    def __init__(self, turn: Turn, after_some: Callable[[], None]) -> None:
-        """`turn` is told when others have had theirs; `after_some` is called when some have gone on."""
+    def __init__(self, turn: Turn) -> None:
+        """`turn` is told when others have had theirs."""
         self._turn = turn
-        self._after_some = after_some
         self._epoll = select.epoll()
         self._places: dict[int, Parked] = {}
         self.now = trio.lowlevel.current_clock().current_time
@@ -84,11 +83,9 @@ class Arrivals:
         end = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
         while True:
             events = self._epoll.poll(0, EVENTS_A_TURN)
-            for number, (descriptor, event) in enumerate(events, 1):
+            for descriptor, event in events:
                 self._places[descriptor].arrive(ended=bool(event & end))
-                if not number % SOME:
-                    self._after_some()
-            if events:
+            if len(events) > FEW:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -99,6 +96,6 @@ class Arrivals:
         self._epoll.close()
 
 
-def open_arrivals(turn: Turn, after_some: Callable[[], None]) -> Arrivals | None:
+def open_arrivals(turn: Turn) -> Arrivals | None:
     """None where the system has no epoll; each connection then waits in its own task."""
-    return Arrivals(turn, after_some) if sys.platform == "linux" else None
+    return Arrivals(turn) if sys.platform == "linux" else None

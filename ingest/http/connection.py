@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import trio
@@ -19,10 +20,11 @@ from ingest.config import Timeouts
 from ingest.errors import IngestError, UploadTooSlow
 from ingest.faultlog import FaultLog
 from ingest.http.arrivals import Arrivals
-from ingest.http.exchange import GONE, RECEIVE_BYTES, Disconnected, Exchange, Handler, Phase
+from ingest.http.exchange import GONE, RECEIVE_BYTES, Answer, Disconnected, Exchange, Handler, Phase, ShortWay
 from ingest.http.messages import Content, Request, Response
 from ingest.http.protocol import HTTPProtocol, Signal
 from ingest.http.streams import ByteStream, TCPStream
+from ingest.http.writing import write_usual
 from ingest.parking import own_task
 from ingest.turn import Turn
 
@@ -46,6 +48,7 @@ class Connection(Exchange):
         "_handler",
         "_refuse_with",
         "_scope",
+        "_short_way",
     )
 
     def __init__(
@@ -60,19 +63,22 @@ class Connection(Exchange):
         budget: Budget | None = None,
         turn: Turn | None = None,
         arrivals: Arrivals | None = None,
+        short_way: ShortWay[Any] | None = None,
     ) -> None:
         """`peer` names the client for accounting; `refuse` answers what could not be read.
 
         Bugs are logged through `faults`, and whose content comes in small chunks has it read while it has
         the `turn`; both may be shared.  What was read and has to wait, of heads, trailers and later
         requests, is charged to `budget`, if there is one.  With `arrivals`, which a handler has to be made
-        for, the connection is parked there while it waits for a head or for a report.
+        for, the connection is parked there while it waits for a head or for a report, and `short_way`
+        is asked first.
         """
         now = trio.current_time if arrivals is None else arrivals.now
         super().__init__(stream, peer, protocol, timeouts, budget, turn or Turn(), now)
         self._handler = handler
         self._refuse_with = refuse
         self._arrivals = arrivals
+        self._short_way = short_way
         self._faults = faults
         self._scope = trio.CancelScope()
         self._abandoned = False
@@ -165,6 +171,8 @@ class Connection(Exchange):
                 await self._transmit(self._protocol.send(response))
                 break
             if request is None:
+                if self._unread:
+                    break
                 return
             kept = await self._serve_one(request)
             del request  # what a connection keeps while it is idle, it keeps ten thousand times
@@ -176,7 +184,7 @@ class Connection(Exchange):
             await self._linger()
 
     async def _receive_head(self) -> Request | None:
-        """The next request; None at the end of the stream."""
+        """The next request for the handler; None at the end of the stream, or after the last answer."""
         if self._held is not None:
             self._release()
         if self._protocol.waiting_bytes:  # behind another request
@@ -184,7 +192,10 @@ class Connection(Exchange):
             await own_task()
             await trio.lowlevel.checkpoint()
         else:
-            self._protocol.receive_data(await self._read_parked())
+            data = await self._serve_short()
+            if data is None:
+                return None
+            self._protocol.receive_data(data)
         while True:
             event = self._protocol.next_event()
             if isinstance(event, Request):
@@ -198,6 +209,61 @@ class Connection(Exchange):
                     self._wait_for_client(Phase.HEAD, self._timeouts.head_seconds)
                 self._hold_waiting(self.peer)
             self._protocol.receive_data(await self._read_parked())
+
+    async def _serve_short(self) -> bytes | bytearray | None:
+        """Serve the requests that are for the short way, and return the first data that is not.
+
+        None where the last answer has been sent.  It repeats what is done elsewhere for any request, since
+        here each call would cost as much as what it does.
+        """
+        way, place, tcp = self._short_way, self._place, self._tcp
+        if way is None or place is None or tcp is None:
+            return await self._read_parked()
+        idle_seconds = self._timeouts.idle_seconds
+        while True:
+            try:
+                if tcp.emptied:
+                    await place.readable()
+                data = tcp.receive_now(RECEIVE_BYTES)
+            except OSError as error:
+                raise Disconnected from error
+            if data is None:
+                continue
+            whole = None if self._draining else self._protocol.whole(data)
+            if whole is None:
+                return data
+            now = self._now()
+            begun = way.begin(*whole, now)
+            del whole
+            if begun is None:
+                return data
+            del data  # who has it now lets go of it when Kafka's client has a copy
+            if isinstance(begun, Answer):
+                answer = begun
+            else:
+                self.phase, self.deadline = Phase.ANSWER, math.inf
+                try:
+                    answer = way.end(begun, await begun.wait())
+                except BaseException:
+                    way.give_up(begun)
+                    raise
+                now = self._now()
+            del begun
+            if self._draining or answer.response.closes:
+                self._unread = True
+                response = msgspec.structs.replace(answer.response, closes=True, request_id=answer.request_id)
+                await self._transmit(self._protocol.send(response))
+                return None
+            written = write_usual(*answer)
+            try:
+                sent = tcp.send_now(written)
+            except OSError as error:
+                raise Disconnected from error
+            if sent < len(written):
+                await self._transmit(memoryview(written)[sent:])
+                now = self._now()
+            self.since, self.phase, self.deadline = now, Phase.IDLE, now + idle_seconds
+            del answer, written  # what a connection keeps while it is idle, it keeps ten thousand times
 
     async def _serve_one(self, request: Request) -> bool:
         """Handle one request; whether the connection can take another."""

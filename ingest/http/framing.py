@@ -167,6 +167,20 @@ class MessageReader:
         self._let_go()
         return data
 
+    def whole(self, data: bytes) -> tuple[Request, bytes] | None:
+        """The request that `data` is, and its content, where it would be read as nothing but that.
+
+        Only for a head that is remembered, and between two requests.  Nothing is taken: who does not
+        answer it goes on with `receive_data`.
+        """
+        if self._state is not _State.HEAD or self._buffer or self._skipped_empty_line:
+            return None
+        end = data.find(b"\r\n\r\n", 0, REMEMBERED_BYTES) + 4
+        request = _known.get((self._parse_head, data[:end]))
+        if request is None or request.content_length != len(data) - end:
+            return None
+        return request, data[end:]
+
     def start_next_message(self) -> None:
         """Look at what lies behind the current request; only at its end."""
         if self._state is not _State.END:

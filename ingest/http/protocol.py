@@ -47,6 +47,13 @@ class HTTPProtocol(Protocol):
         The request is complete then: the next event is `END_OF_MESSAGE`.
         """
 
+    def whole(self, data: bytes) -> tuple[Request, bytes] | None:
+        """The request that `data` is, and its content, if it is one and no more; nothing is taken.
+
+        None also where that cannot be said at once.  What has been answered out of it is not to be given
+        to `receive_data`.
+        """
+
     @property
     def waiting_bytes(self) -> int:
         """How many bytes have come that are no event yet, such as a part of a head."""

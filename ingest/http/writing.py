@@ -20,7 +20,7 @@ _STATUS_LINES = {
 }
 # RFC 9110, 5.6.2 and 5.5: a line break in here would let a value write the rest of the answer.
 _FIELD_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++: [\t -~\x80-\xff]*+\r\n")
-_PLAIN = frozenset(status.value for status in HTTPStatus if status >= 200) - {204, 304}
+_USUAL = frozenset(status.value for status in HTTPStatus if status >= 200) - {304}
 _FRAMING_FIELDS = frozenset((b"connection", b"content-length", b"transfer-encoding"))
 
 
@@ -104,12 +104,11 @@ class ResponseWriter:
 
     def send_plain(self, response: Response, request: Request | None) -> bytes | None:
         """A whole response, in a fraction of the time, if nothing about it is special; None otherwise."""
-        content = response.content
         if (
-            content is None
+            response.content is None
             or response.closes
             or response.request_id is None
-            or response.status not in _PLAIN
+            or response.status not in _USUAL
             or request is None
             or not request.keep_alive
             or request.version != b"1.1"
@@ -118,9 +117,7 @@ class ResponseWriter:
             return None
         self._expect(_State.HEAD)
         self._state = _State.END
-        start = _head_start(response.status, response.fields, int(time.time()))
-        name = _field_line(b"x-request-id", response.request_id)
-        return b"%b%bcontent-length: %d\r\n\r\n%b" % (start, name, len(content), content)
+        return write_usual(response, response.request_id)
 
     def send_content(self, data: bytes) -> bytes:
         """One piece of content, coded; b"" where the response has none (HEAD, 204, 304)."""
@@ -146,6 +143,25 @@ class ResponseWriter:
     def _expect(self, state: _State) -> None:
         if self._state is not state:
             raise RuntimeError(f"the response's next part is {self._state.value}, not {state.value}")
+
+
+def write_usual(response: Response, request_id: bytes) -> bytes:
+    """A whole response that has content, to a usual request with this id, whose connection goes on.
+
+    Usual is a request of HTTP/1.1 that is not HEAD, and a status from 200 on but 304.
+    """
+    status, content = response.status, response.content or b""
+    start = _head_start(status, response.fields, int(time.time()))
+    if b"\r" in request_id or b"\n" in request_id:
+        raise ValueError(f"request id {request_id[:80]!r} is not one line")
+    if status == 204:
+        return b"%bx-request-id: %b\r\n\r\n" % (start, request_id)
+    return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+        start,
+        request_id,
+        len(content),
+        content,
+    )
 
 
 @functools.lru_cache(maxsize=64)

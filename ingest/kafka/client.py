@@ -176,7 +176,7 @@ class KafkaClient:
             return False
         for delivery in batch:
             records = delivery.records
-            if delivery.counted and isinstance(records, Alike) and records.plain and not self._stamps:
+            if delivery.counted and type(records) is Alike and records.plain and not self._stamps:
                 begun, weight = delivery.handed, 1 + records.longest // WEIGHT_BYTES
                 if not self._hand_over_plain(delivery, records, -(-most // weight)):
                     return False
@@ -186,20 +186,26 @@ class KafkaClient:
                     return True
                 value = records[index].value
                 most -= 1 if value is None else 1 + len(value) // WEIGHT_BYTES
-                error: IngestError | None = None
-                try:
-                    error = self._produce(self._handle, delivery, index)
-                except BufferError:
+                if not self.hand_over_next(delivery, refused):
                     return False
-                except Exception as crash:  # noqa: BLE001  # logged; raised, its traceback would keep the handle
-                    self._crash("taking a record", crash)
-                    delivery.handed = index + 1  # whether it was taken is not known
-                    return False
-                if error is None:
-                    self.taken += 1
-                else:
-                    refused.append((delivery, index, error))
-                delivery.handed = index + 1
+        return True
+
+    def hand_over_next(self, delivery: Delivery, refused: list[tuple[Delivery, int, IngestError]]) -> bool:
+        """Enqueue the first record of `delivery` that was not handed over, as `hand_over` does."""
+        index = delivery.handed
+        try:
+            error = self._produce(self._handle, delivery, index)
+        except BufferError:
+            return False
+        except Exception as crash:  # noqa: BLE001  # logged; raised, its traceback would keep the handle
+            self._crash("taking a record", crash)
+            delivery.handed = index + 1  # whether it was taken is not known
+            return False
+        if error is None:
+            self.taken += 1
+        else:
+            refused.append((delivery, index, error))
+        delivery.handed = index + 1
         return True
 
     def _hand_over_plain(self, delivery: Delivery, records: Alike, most: int) -> bool:

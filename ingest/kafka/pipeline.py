@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import trio
 from confluent_kafka import KafkaError
-from trio_util import AsyncValue, RepeatedEvent
+from trio_util import AsyncValue
 
 from ingest.errors import ConfigError, DeliveryUnknown, IngestError, UnknownTopic
 from ingest.faultlog import FaultLog
@@ -46,6 +46,12 @@ BUSY_SECONDS = 0.0001
 """A pass of the loop that takes longer has something to do.  While it has, reports are looked for after each
 pass: a thread that waits for them hardly gets the interpreter's lock, which such a loop takes back at once
 whenever it lets go of it."""
+SOON_SECONDS = 0.0005
+"""Where the last records that were handed over while there were none had a report sooner than this, the next
+one's is waited for in the loop itself, which stands still meanwhile: to wait in a thread, and to come back
+from it, takes longer than the report."""
+SOON_WAIT_SECONDS = 0.001
+"""How long it stands still at the most; librdkafka counts in milliseconds."""
 UNPOLLED_SECONDS = 2.0
 """After so long without a round of the thread that waits, something is wrong with it."""
 PURGE_SECONDS = 2.0
@@ -74,8 +80,8 @@ class Pipeline:
         """Counts up whenever records got their reports."""
         self.failure: str | None = None
         """Why the client can do no more, until there is another."""
-        self.received = 0
-        """How many deliveries have left the channel so far."""
+        self.waiting = 0
+        """How many deliveries are in the channel, or wait to be let into it; kept by who sends them."""
         self.flushing = False
         """Whether nothing waits for linger.ms any more."""
         self._settings = dict(settings)
@@ -84,7 +90,9 @@ class Pipeline:
         self._answer_seconds = answer_seconds
         self._make_client = functools.partial(KafkaClient, self._settings, stamps=stamps)
         self._unsettled = unsettled
-        self._handed_over = RepeatedEvent()
+        self._handed_over = trio.Event()  # something, to a client that had nothing; or it is to be looked at
+        self._handed_at: float | None = None  # to a client that had nothing; until its first report
+        self._soon = False  # whether that came soon, the last time
         self._sent = trio.Event()  # something, into the channel
         self._batch: list[Delivery] = []  # out of the channel, and not handed over to the end
         self._client = self._make_client()
@@ -131,6 +139,7 @@ class Pipeline:
         """See that threads come back, and that librdkafka reports on what it has; every `LOOK_SECONDS`."""
         for worker in self._workers:
             worker.look()
+        self._handed_over.set()
         client = self._client
         if not client.pending or client.given_up:
             self._quiet.start()
@@ -246,6 +255,9 @@ class Pipeline:
                 self._sent = trio.Event()
                 await self._sent.wait()
             elif self._wants_smaller_batches(client):
+                batch_bytes = max(LEAST_BATCH_BYTES, self._topics.batch_bytes or 0)
+                self._settings["batch.size"] = batch_bytes
+                log.info("batch size lowered", extra={"batch_bytes": batch_bytes})
                 self._outdated.set()
                 await trio.sleep_forever()  # until this is cancelled
             elif self._hand_over(client):
@@ -259,30 +271,45 @@ class Pipeline:
         """Something has been sent into the channel."""
         self._sent.set()
 
-    def hand_over_now(self) -> None:
-        """Hand over what waits in the channel, for somebody who has sent much and is to send more.
+    @property
+    def clear(self) -> bool:
+        """Whether a record can be handed over now: nothing waits in front of it."""
+        return not (
+            self.waiting
+            or self._batch
+            or self._outdated.is_set()
+            or self._wants_smaller_batches(self._client)
+        )
 
-        So linger.ms begins with the first of many requests, and not once all have been read.
-        """
-        if not self._batch and not self._outdated.is_set():
-            self._fill_batch()
-            if self._batch and not self._wants_smaller_batches(self._client):
-                self._hand_over(self._client)
-            if self._batch:
-                self._sent.set()
+    def hand_over_one(self, delivery: Delivery) -> bool:
+        """Hand over a record past the channel, while that is `clear`; False where it was not taken."""
+        client = self._client
+        refused: list[tuple[Delivery, int, IngestError]] = []
+        took = client.hand_over_next(delivery, refused)
+        if client.pending == 1:
+            self._note_handed_over()
+        if not took and client.failure is not None:
+            self._fail(client.failure)
+        return not refused and delivery.handed > 0
+
+    def _note_handed_over(self) -> None:
+        self._handed_at = time.perf_counter()
+        self._handed_over.set()
 
     def _fill_batch(self) -> None:
         """Take what waits in the channel."""
         with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
             while len(self._batch) < RECORDS_A_TURN:
                 self._batch.append(self._from_channel.receive_nowait())
-        self.received += len(self._batch)
+        self.waiting -= len(self._batch)
 
     def _hand_over(self, client: KafkaClient) -> bool:
         """Hand over a turn's part of the batch; False where librdkafka takes none now."""
         refused: list[tuple[Delivery, int, IngestError]] = []
+        had = client.pending
         took = client.hand_over(self._batch, refused, RECORDS_A_TURN)
-        self._handed_over.set()
+        if not had and client.pending:
+            self._note_handed_over()
         if client.failure is not None:
             self._fail(client.failure)
         for delivery, index, refusal in refused:
@@ -294,26 +321,29 @@ class Pipeline:
 
     def _wants_smaller_batches(self, client: KafkaClient) -> bool:
         """Whether a topic in use has a limit that batches could outgrow: librdkafka does not split those."""
-        batch_bytes = max(LEAST_BATCH_BYTES, self._topics.batch_bytes or client.batch_bytes)
-        if batch_bytes >= client.batch_bytes:
-            return False
-        log.info("batch size lowered", extra={"batch_bytes": batch_bytes})
-        self._settings["batch.size"] = batch_bytes
-        return True
+        most = self._topics.batch_bytes
+        return most is not None and max(LEAST_BATCH_BYTES, most) < client.batch_bytes
 
     async def _collect(self, client: KafkaClient, worker: Worker) -> None:
         while True:
             took = self._take(client.collect(REPORTS_A_TURN))
             began = time.perf_counter()
-            # Not to be cancelled: it is asked for the reports of a purge, too.
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            busy = time.perf_counter() - began > BUSY_SECONDS
-            seconds = POLL_SECONDS
+            if took and self._handed_at is not None:
+                self._soon = began - self._handed_at < SOON_SECONDS
+                self._handed_at = None
+            seconds, busy = POLL_SECONDS, False
+            if client.pending:
+                # Not to be cancelled: it is asked for the reports of a purge, too.
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                busy = time.perf_counter() - began > BUSY_SECONDS
             if not client.pending:
-                with trio.move_on_after(seconds):
-                    await self._handed_over.wait()
+                self._handed_over = trio.Event()
+                await self._handed_over.wait()
                 seconds = GLANCE_SECONDS
-            if not client.pending or not (took or (busy and not self.flushing)):
+            if not took and not busy and self._soon and self._handed_at is not None:
+                self._soon = False  # unless it comes
+                client.wait(SOON_WAIT_SECONDS, flush=self.flushing)
+            elif not client.pending or not (took or (busy and not self.flushing)):
                 await trio.lowlevel.checkpoint_if_cancelled()
                 wait = functools.partial(client.wait, seconds, flush=self.flushing)
                 try:

@@ -73,7 +73,6 @@ class KafkaProducer:
             stamps=inside,
             unsettled=lambda: [*self._waiting, *self._hurried, *self._late],
         )
-        self._entered = 0  # into the channel, so far
         self._now = trio.lowlevel.current_clock().current_time  # what trio.current_time() asks, on a detour
         self._waiting: dict[Delivery, None] = {}  # in order of their deadlines, until answered
         self._latest = -math.inf  # the last deadline among them
@@ -87,7 +86,7 @@ class KafkaProducer:
     @property
     def full(self) -> bool:
         """Whether the channel has no place left."""
-        return self._entered - self._pipeline.received >= CHANNEL_DELIVERIES
+        return self._pipeline.waiting >= CHANNEL_DELIVERIES
 
     @property
     def trouble(self) -> str | None:
@@ -106,6 +105,27 @@ class KafkaProducer:
             raise KafkaUnavailable(f"the Kafka client is being replaced: {failure}")
         return await self.topics.require(name)
 
+    def most_bytes_now(self, topic: str) -> int | None:
+        """What `require_topic` returns, where it does so at once; None where it has to be asked."""
+        return self.topics.known(topic) if self._pipeline.failure is None else None
+
+    def submit_now(self, record: Record, hold: Hold, now: float, *, counted: bool) -> Delivery | None:
+        """Hand a record of a known topic over to librdkafka at once, as `submit` does in time.
+
+        `now` is the time on Trio's clock, and `counted` the delivery's.  None where it would have to wait,
+        or not be taken: then nothing was done, and `hold` is still the caller's.
+        """
+        pipeline = self._pipeline
+        if self.draining or not pipeline.clear:
+            return None
+        delivery = Delivery((record,), hold=hold, ledger=self.ledger, on_settled=self._on_settled)
+        delivery.counted = counted
+        if not pipeline.hand_over_one(delivery):
+            return None
+        self.ledger.accepted += 1
+        self._expect(delivery, now, now + self._answer_seconds)
+        return delivery
+
     async def submit(
         self,
         records: Sequence[Record],
@@ -121,6 +141,7 @@ class KafkaProducer:
         delivery = Delivery(records, hold=hold, ledger=self.ledger, on_settled=self._on_settled)
         # Accepted before it is sent: the task at the other end may have it reported before we run again.
         self.ledger.accepted += len(records)
+        self._pipeline.waiting += 1
         try:
             try:
                 self._into_channel.send_nowait(delivery)
@@ -132,29 +153,30 @@ class KafkaProducer:
                     raise Overloaded(f"{CHANNEL_DELIVERIES} requests wait for Kafka already") from None
         except BaseException as error:
             self.ledger.accepted -= len(records)
+            self._pipeline.waiting -= 1
             hold.release()
             if isinstance(error, trio.ClosedResourceError):
                 raise seam.draining() from None
             raise
-        self._entered += 1
         self._pipeline.sent()
         if not delivery.settled:
-            delivery.begun = self._now()
-            delivery.deadline = deadline = min(deadline, delivery.begun + self._answer_seconds)
-            if deadline >= self._latest:
-                self._latest = deadline
-                self._waiting[delivery] = None
-            else:
-                self._hurried[delivery] = None
+            now = self._now()
+            self._expect(delivery, now, min(deadline, now + self._answer_seconds))
         return delivery
+
+    def _expect(self, delivery: Delivery, now: float, deadline: float) -> None:
+        """See to it that the delivery is answered by the deadline."""
+        delivery.begun = now
+        delivery.deadline = deadline
+        if deadline >= self._latest:
+            self._latest = deadline
+            self._waiting[delivery] = None
+        else:
+            self._hurried[delivery] = None
 
     async def send(self, records: Sequence[Record]) -> Sequence[DeliveryReport]:
         """See `ingest.producer.Producer.send`."""
         return await seam.send(self, records)
-
-    def hand_over_now(self) -> None:
-        """Hand over to librdkafka what has been submitted, and not in the next pass of the loop."""
-        self._pipeline.hand_over_now()
 
     def stop_lingering(self) -> None:
         """From now on no record waits for linger.ms, while records are still taken."""
@@ -196,9 +218,9 @@ class KafkaProducer:
                 sweep.cancel()
 
     def _on_settled(self, delivery: Delivery) -> None:
-        if delivery in self._waiting:
+        try:
             del self._waiting[delivery]
-        else:
+        except KeyError:
             self._hurried.pop(delivery, None)
             self._late.pop(delivery, None)
         if delivery.deadline < math.inf:  # else it was settled before it was even waited for

@@ -129,6 +129,10 @@ class Topics:
         self._doubted = True
         self._wake.set()
 
+    def known(self, name: str) -> int | None:
+        """What `require` returns, where it is known at once and Kafka can be reached."""
+        return self._limits.get(name) if self._down is None else None
+
     async def require(self, name: str) -> int:
         """The most bytes a record for topic `name` may have, if it may be written at all.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance.case import CANARY, LAST, LENGTH_3, Case, Read, chunked, head, read, under
+from tests.conformance.case import CANARY, CANARY_READ, LAST, LENGTH_3, Case, Read, chunked, head, read, under
 from tests.conformance.chunks import CHUNKS
 from tests.conformance.desync import DESYNC
 from tests.conformance.fields import FIELD_LINES
@@ -69,6 +69,20 @@ CUT_SHORT = under(
     Case("a whole request and half of one", head() + b"G", read(), 400),
 )
 """Streams that end here: without the canary behind them."""
+
+IN_PIECES = [
+    ("one request after the other", [CANARY] * 3, [CANARY_READ] * 3, None),
+    ("two requests at once", [CANARY, CANARY + CANARY], [CANARY_READ] * 3, None),
+    ("a request behind half a head", [CANARY, b"GET / HTTP/1.1\r\nHost: a\r\n", CANARY], [CANARY_READ], 400),
+    ("an empty line before each", [CANARY, b"\r\n", CANARY, b"\r\n", CANARY], [CANARY_READ] * 3, None),
+    (
+        "a request that is content",
+        [head(b"Content-Length: %d" % len(CANARY)), CANARY, CANARY],
+        [*read(CANARY), CANARY_READ],
+        None,
+    ),
+]
+"""Streams that are cut between requests, or where it seems so: pieces, requests, refusal."""
 
 AT_ONCE = under(
     "RFC 9112, 2.2; RFC 9110, 15.5.1",

@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
 def feed(protocol: HTTPProtocol, pieces: Iterable[bytes], *, takes: bool = True) -> Outcome:
     """Read the pieces, and answer each request, as a connection would that never closes by itself.
 
-    `takes` says that content which has come with its head is taken at once.
+    `takes` says that content which has come with its head is taken at once, and a whole request as one.
     """
     return read(protocol, pieces, takes=takes)[0]
 
@@ -53,7 +53,14 @@ def read(
                 piece = next(waiting, None)
                 if piece is None:
                     return Outcome(requests), None
-                protocol.receive_data(piece)
+                whole = protocol.whole(piece) if takes else None
+                if whole is None:
+                    protocol.receive_data(piece)
+                    continue
+                known, rest = whole  # answered past the protocol
+                requests.append(Read(known.method, known.target, rest))
+                if not known.keep_alive:
+                    return Outcome(requests, ended=True), None
             elif event is Signal.END_OF_STREAM:
                 return Outcome(requests, ended=True), None
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 from collections.abc import Callable
 
@@ -70,7 +69,7 @@ async def test_a_kill_loses_nothing_that_was_answered(
     journal = Journal()
     serving = open_ingest("--bootstrap-servers", kafka.bootstrap_servers)
     async with serving as server, trio.open_nursery() as nursery:
-        without_pause = dataclasses.replace(BUSY, pause_seconds=0)  # so that some are always under way
+        without_pause = BUSY._replace(pause_seconds=0)  # so that some are always under way
         Senders(without_pause, journal, topic).start(nursery, server)
         with trio.fail_after(30):
             await journal.wait_for(200, count=1000)

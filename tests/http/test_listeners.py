@@ -106,7 +106,7 @@ async def open_place(
     evicts: Set[Phase] = WITHOUT_REQUEST,
 ) -> AsyncIterator[Place]:
     # With one engine connections are parked, with the other they wait in their own tasks.
-    arrivals = open_arrivals(Turn(), lambda: None) if make_protocol is ENGINES["builtin"] else None
+    arrivals = open_arrivals(Turn()) if make_protocol is ENGINES["builtin"] else None
 
     async def handle(exchange: Exchange) -> Response | None:
         await own_task()  # these handlers wait for what they want

@@ -1,0 +1,135 @@
+"""The short way of the usual request: one record, all of it here, and nothing in front of it.
+
+Most requests are like that, and what is asked on the long way, by `ingest.intake`, takes longer than all
+that has to be done for them.  Whatever is not as usual is left to the long way before anything is done, so
+that there is one place where something is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import trio
+
+from ingest.answers import queued_response, record_response
+from ingest.budget import Budget
+from ingest.errors import IngestError
+from ingest.formats import plain
+from ingest.http.exchange import Answer
+from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
+from ingest.http.messages import Request
+from ingest.intent import NDJSON_TYPES, Intent
+from ingest.kafka.producer import KafkaProducer
+from ingest.metrics import Metrics
+from ingest.producer import Delivery
+from ingest.records import DeliveryReport, Record
+
+
+class _Known:
+    """What a head asks for, as it is wanted for each request that has it."""
+
+    __slots__ = (
+        "cost",
+        "counted",
+        "key_path",
+        "like",
+        "minimal",
+        "queued",
+        "request",
+        "request_id",
+        "route",
+        "size",
+    )
+
+    def __init__(self, request: Request, intent: Intent) -> None:
+        self.request = request  # kept, so that no other one has its identity
+        self.like = intent.like
+        self.key_path = intent.key_path
+        self.cost = intent.like_cost
+        self.size = intent.like_bytes
+        self.queued = queued_response(intent.like.topic, minimal=intent.minimal) if intent.queued else None
+        self.minimal = intent.minimal
+        self.counted = intent.queued or intent.minimal
+        self.request_id = intent.request_id
+        self.route = intent.match.route.path
+
+
+class Direct:
+    """The `ingest.http.exchange.ShortWay` of requests that were answered before, on the long one."""
+
+    def __init__(
+        self,
+        producer: KafkaProducer,
+        budget: Budget,
+        metrics: Metrics,
+        ids: Iterator[bytes],
+        most_bytes: int,
+    ) -> None:
+        """`most_bytes` of content are for this way; `ids` name requests."""
+        self._producer = producer
+        self._budget = budget
+        self._metrics = metrics
+        self._ids = ids
+        self._most_bytes = most_bytes
+        self._now = trio.lowlevel.current_clock().current_time  # what trio.current_time() asks, on a detour
+        # By identity: the reader gives the same object for the same head, for as long as it remembers it.
+        self._known: dict[int, _Known] = {}
+
+    def learn(self, request: Request, intent: Intent) -> None:
+        """Take requests that are this one, from now on, if this way is for them."""
+        if (
+            request.head_bytes <= REMEMBERED_BYTES
+            and id(request) not in self._known
+            and request.keep_alive
+            and request.version == b"1.1"
+            and not request.expects_continue
+            and request.content_length is not None
+            and intent.media_type not in NDJSON_TYPES
+            and not intent.match.tombstone
+        ):
+            if len(self._known) >= REMEMBERED_HEADS:
+                del self._known[next(iter(self._known))]
+            self._known[id(request)] = _Known(request, intent)
+
+    def begin(self, request: Request, content: bytes, now: float) -> Delivery | Answer | None:
+        """See `ShortWay.begin`."""
+        known = self._known.get(id(request))
+        size = len(content)
+        if known is None or size > self._most_bytes:
+            return None
+        like = known.like
+        topic = like.topic
+        most = self._producer.most_bytes_now(topic)
+        if most is None or known.size + size > most:
+            return None
+        if known.key_path is None:
+            record = Record(topic, content, like.key, like.headers, like.partition, like.timestamp)
+        else:
+            try:
+                record = plain.read(content, like, known.key_path, most)
+            except IngestError:
+                return None
+        hold = self._budget.take(known.cost + size)
+        if hold is None:
+            return None
+        delivery = self._producer.submit_now(record, hold, now, counted=known.counted)
+        if delivery is None:
+            hold.release()
+            return None
+        if known.queued is not None:
+            delivery.promise_no_more()
+            self._metrics.count_request(known.route, 202, self._now() - now)
+            return Answer(known.queued, known.request_id or next(self._ids))
+        delivery.context = known
+        return delivery
+
+    def end(self, begun: Delivery, reports: list[DeliveryReport]) -> Answer:
+        """See `ShortWay.end`."""
+        known: _Known = begun.context
+        response = record_response(reports[0], minimal=known.minimal)
+        self._metrics.count_request(known.route, response.status, self._now() - begun.begun)
+        return Answer(response, known.request_id or next(self._ids))
+
+    def give_up(self, begun: Delivery) -> None:
+        """See `ShortWay.give_up`."""
+        self._metrics.count_request(begun.context.route, 0, self._now() - begun.begun)

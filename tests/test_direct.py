@@ -1,0 +1,322 @@
+"""The short way: what goes it, and that nobody can tell it from the long one but by the time it takes."""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+import trio
+from prometheus_client import CollectorRegistry
+
+import ingest
+from ingest.direct import Direct
+from ingest.http.exchange import Answer as Begun
+from ingest.http.messages import Request
+from ingest.producer import Delivery
+from tests.client import Answer, Client, request
+from tests.mock_kafka import PRODUCE, MockKafka, open_mock_kafka
+
+HANGS = 30.0
+JSON = "Content-Type: application/json"
+ASYNC = "Prefer: respond-async"
+MINIMAL = "Prefer: return=minimal"
+NAMED = "X-Request-Id: mine"
+
+taken: list[bool] = []
+"""Of each request that the short way was asked for, whether it was taken."""
+
+
+@pytest.fixture(autouse=True)
+def spied_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = Direct.begin
+    taken.clear()
+
+    def spy(self: Direct, asked: Request, content: bytes, now: float) -> Delivery | Begun | None:
+        begun = begin(self, asked, content, now)
+        taken.append(begun is not None)
+        return begun
+
+    monkeypatch.setattr(Direct, "begin", spy)
+
+
+class Place(NamedTuple):
+    server: ingest.Server
+    kafka: MockKafka
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Client]:
+        url = urlsplit(self.server.url)
+        assert url.hostname is not None
+        assert url.port is not None
+        async with await trio.open_tcp_stream(url.hostname, url.port) as stream:
+            yield Client(stream)
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        registry = CollectorRegistry()
+        registry.register(self.server.metrics)
+        return registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+def cluster() -> Iterator[MockKafka]:
+    with open_mock_kafka() as kafka:
+        kafka.create("events")
+        yield kafka
+
+
+@asynccontextmanager
+async def serving(
+    kafka: MockKafka,
+    *routes: ingest.Route,
+    access: bool = False,
+    limits: ingest.Limits = ingest.Limits(),  # noqa: B008  # frozen
+    answer_seconds: float = 10.0,
+    engine: str = "auto",
+) -> AsyncIterator[Place]:
+    config = ingest.Config(
+        management=ingest.Management(enabled=False),
+        http=ingest.HTTP(port=0, engine=engine),  # type: ignore[arg-type]  # one of its literals
+        routes=list(routes) or [ingest.Route("/", topic="events")],
+        limits=limits,
+        timeouts=ingest.Timeouts(answer_seconds=answer_seconds),
+        log=ingest.Log(access=access),
+        kafka={
+            "bootstrap.servers": kafka.address,
+            "log_level": 0,
+            "message.timeout.ms": int(answer_seconds * 500),
+        },
+    )
+    with trio.fail_after(HANGS):
+        async with trio.open_nursery() as nursery:
+            server: ingest.Server = await nursery.start(_serve, config)
+            yield Place(server, kafka)
+            nursery.cancel_scope.cancel()
+
+
+async def _serve(
+    config: ingest.Config, task_status: trio.TaskStatus[ingest.Server] = trio.TASK_STATUS_IGNORED
+) -> None:
+    await ingest.serve(config, task_status=task_status)
+
+
+def seen(answer: Answer) -> tuple[int, dict[str, str], bytes]:
+    """The answer without what differs between any two."""
+    fields = {name: value for name, value in answer.fields.items() if name not in ("date", "content-length")}
+    fields["x-request-id"] = re.sub(r"^[0-9a-f]{12}-[0-9a-f]+$", "(ours)", fields["x-request-id"])
+    return answer.status, fields, re.sub(rb'"(offset|timestamp)":\d+', rb'"\1":0', answer.content)
+
+
+USUAL = {
+    "delivered": request("POST /", JSON, content=b'{"id":1}'),
+    "no content": request("POST /", content=b""),
+    "queued": request("POST /", JSON, ASYNC, content=b'{"id":1}'),
+    "minimal": request("POST /", MINIMAL, content=b"x"),
+    "queued and minimal": request("POST /", "Prefer: respond-async, return=minimal", content=b"x"),
+    "named by its client": request("POST /", NAMED, content=b"x"),
+    "key": request("POST /?key=k", content=b"x"),
+    "key out of the content": request("POST /?key_field=id", JSON, content=b'{"id":"k"}'),
+    "fields": request(
+        "POST /", "Kafka-Header-Trace: abc", "Kafka-Timestamp: 5", "Kafka-Partition: 0", content=b"x"
+    ),
+}
+
+
+@pytest.mark.parametrize("engine", ["builtin", "h11"])
+@pytest.mark.parametrize("asked", USUAL.values(), ids=USUAL.keys())
+async def test_answer_and_record_are_those_of_the_long_way(
+    cluster: MockKafka, asked: bytes, engine: str
+) -> None:
+    answers: list[Answer] = []
+    async with serving(cluster, engine=engine) as place:
+        async with place.connect() as client:
+            answers += [await client.ask(asked) for _ in range(3)]
+        await place.server.shutdown()
+        assert place.server.ledger.delivered == 3
+        counts = [place.metric("ingest_http_requests_total", route="/", code=str(answers[0].status))]
+    assert taken[-2:] == [True, True]  # a head known from another test was asked for at the first, too
+    count = len(taken)
+    async with serving(cluster, access=True, engine=engine) as place, place.connect() as client:
+        answers.append(await client.ask(asked))  # the access log is written on the long way alone
+        await place.server.shutdown()
+    assert len(taken) == count
+    assert len({str(seen(answer)) for answer in answers}) == 1
+    assert counts == [3]
+    names = [answer.fields["x-request-id"] for answer in answers]
+    assert len(set(names)) == (1 if NAMED.encode() in asked else 4)
+    records = [(record.value, record.key, record.headers) for record in cluster.read("events")]
+    assert records == records[:1] * 4
+
+
+UNUSUAL = {
+    "lines": request("POST /", "Content-Type: application/x-ndjson", content=b'{"id":1}'),
+    "chunks": request("POST /", "Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n\r\n",
+    "asked whether to continue": request("POST /", "Expect: 100-continue", content=b"x"),
+    "a tombstone": request("DELETE /topics/events/records?key=k"),
+    "two at once": request("POST /", content=b"x") * 2,
+    "another topic that is not there": request("POST /topics/none/records", content=b"x"),
+    "more than a record may have": request("POST /", content=b"x" * 2000),
+    "no JSON to take the key of": request("POST /?key_field=id", content=b"x"),
+}
+
+
+@pytest.mark.parametrize("asked", UNUSUAL.values(), ids=UNUSUAL.keys())
+async def test_what_is_not_usual_goes_the_long_way(cluster: MockKafka, asked: bytes) -> None:
+    limits = ingest.Limits(record_bytes=1500)
+    async with serving(cluster, limits=limits) as place, place.connect() as client:
+        for _ in range(3):
+            await client.send(asked)
+            while (await client.answer()).status == 100:
+                pass
+            if asked == UNUSUAL["two at once"]:
+                await client.answer()
+    assert not any(taken)
+
+
+async def test_requests_on_both_ways_keep_their_order(cluster: MockKafka) -> None:
+    async with serving(cluster) as place, place.connect() as client:
+        for number in range(60):
+            content = b"%d" % number
+            kind = number % 3
+            if kind == 0:
+                await client.send(request("POST /", ASYNC, content=content))
+            elif kind == 1:
+                await client.send(request("POST /", ASYNC, NAMED, content=content))
+            else:
+                size = b"%x" % len(content)
+                chunks = size + b"\r\n" + content + b"\r\n0\r\n\r\n"
+                await client.send(request("POST /", ASYNC, "Transfer-Encoding: chunked") + chunks)
+            assert (await client.answer()).status == 202
+        await place.server.shutdown()
+    assert any(taken)
+    assert cluster.values("events") == [b"%d" % number for number in range(60)]
+
+
+async def test_a_failed_report_is_answered_as_on_the_long_way(cluster: MockKafka) -> None:
+    asked = request("POST /", content=b"x")
+    async with serving(cluster) as place, place.connect() as client:
+        assert (await client.ask(asked)).status == 200
+        cluster.fail(PRODUCE, "TOPIC_AUTHORIZATION_FAILED")
+        answer = await client.ask(asked)
+        assert (answer.status, answer.json["outcome"]) == (503, "not_written")
+        assert place.server.ledger.failed == 1
+        assert place.metric("ingest_http_requests_total", route="/", code="503") == 1
+    assert taken[-1] is True
+
+
+async def test_a_deadline_ends_the_wait_with_unknown(cluster: MockKafka) -> None:
+    asked = request("POST /", content=b"x")
+    async with serving(cluster, answer_seconds=3) as place, place.connect() as client:
+        assert (await client.ask(asked)).status == 200
+        cluster.set_latency(5)
+        answer = await client.ask(asked)
+        assert (answer.status, answer.json["outcome"]) == (504, "unknown")
+        assert place.metric("ingest_http_requests_total", route="/", code="504") == 1
+        assert taken[-1] is True
+        cluster.set_latency(0)
+
+
+async def test_a_drain_answers_who_waits_and_closes(cluster: MockKafka) -> None:
+    asked = request("POST /", content=b"x")
+    async with serving(cluster) as place, place.connect() as client, trio.open_nursery() as nursery:
+        assert (await client.ask(asked)).status == 200
+        cluster.set_latency(0.5)
+        taken.clear()
+        await client.send(asked)
+        while not taken:  # noqa: ASYNC110  # it is seen when it has been read
+            await trio.sleep(0.01)
+        assert taken == [True]
+        nursery.start_soon(place.server.shutdown)
+        answer = await client.answer()
+        assert (answer.status, answer.closes) == (200, True)
+        assert await client.rest() == b""
+
+
+async def test_a_client_that_leaves_is_counted_as_without_an_answer(cluster: MockKafka) -> None:
+    asked = request("POST /", content=b"x")
+    async with serving(cluster) as place:
+        async with place.connect() as client:
+            assert (await client.ask(asked)).status == 200
+            cluster.set_latency(3)
+            taken.clear()
+            await client.send(asked)
+            while not taken:  # noqa: ASYNC110  # the same
+                await trio.sleep(0.01)
+            assert taken == [True]
+            assert isinstance(client.stream, trio.SocketStream)
+            reset = struct.pack("ii", 1, 0)
+            client.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        while place.metric("ingest_http_requests_total", route="/", code="0") is None:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        cluster.set_latency(0)
+        await place.server.shutdown()
+        assert place.server.ledger.delivered == 2
+        assert place.metric("ingest_held_bytes") == 0
+
+
+async def test_without_room_the_long_way_says_so(cluster: MockKafka) -> None:
+    asked = request("POST /", content=b"x" * 600)
+    limits = ingest.Limits(held_bytes=530_000, record_bytes=1000, request_bytes=1000)
+    async with serving(cluster, limits=limits) as place, place.connect() as client:
+        assert (await client.ask(asked)).status == 200
+        cluster.set_latency(5)
+        queued = request("POST /", ASYNC, content=b"x" * 600)
+        while (answer := await client.ask(queued)).status == 202:
+            pass
+        assert (answer.status, answer.json["outcome"]) == (503, "not_written")
+        assert taken.count(True) > 100
+        assert taken[-1] is False
+        cluster.set_latency(0)
+
+
+async def test_kafka_that_is_known_to_be_down_is_said_to_be(cluster: MockKafka) -> None:
+    asked = request("POST /", content=b"x")
+    async with serving(cluster, answer_seconds=3) as place, place.connect() as client:
+        assert (await client.ask(asked)).status == 200
+        cluster.down()
+        while (answer := await client.ask(asked)).status != 503:
+            assert answer.status == 504
+        assert answer.json["outcome"] == "not_written"
+        assert taken[-1] is False
+        cluster.up()
+        while (answer := await client.ask(asked)).status != 200:
+            pass
+        assert (await client.ask(asked)).status == 200
+        assert taken[-1] is True
+
+
+async def test_a_record_is_not_too_large_for_one_way_only(cluster: MockKafka) -> None:
+    limits = ingest.Limits(record_bytes=1000)
+    async with serving(cluster, limits=limits) as place, place.connect() as client:
+        for size, status in ((1000, 200), (1000, 200), (1001, 413), (1000, 200)):
+            assert (await client.ask(request("POST /", content=b"x" * size))).status == status
+        keyed = [request("POST /?key_field=k", content=b'{"k":"%b"}' % (b"x" * size)) for size in (496, 497)]
+        assert [(await client.ask(each)).status for each in (keyed[0], keyed[0], keyed[1])] == [200, 200, 413]
+
+
+async def test_a_connection_keeps_no_content_that_librdkafka_has_or_kafka(cluster: MockKafka) -> None:
+    asked = request("POST /", content=b"x" * 30_000)
+    async with serving(cluster) as place, AsyncExitStack() as connected:
+        clients = [await connected.enter_async_context(place.connect()) for _ in range(20)]
+        assert (await clients[0].ask(asked)).status == 200
+        taken.clear()
+        tracemalloc.start()
+        connected.callback(tracemalloc.stop)
+        for client in clients:
+            assert (await client.ask(asked)).status == 200
+        idle, _ = tracemalloc.get_traced_memory()
+        cluster.set_latency(2)
+        for client in clients:
+            await client.send(asked)
+        while len(taken) < 40:  # noqa: ASYNC110  # they are seen when they have been read
+            await trio.sleep(0.01)
+        waiting, _ = tracemalloc.get_traced_memory()
+        assert taken == [True] * 40
+        assert max(idle, waiting) <= 10 * len(asked)
+        cluster.set_latency(0)
