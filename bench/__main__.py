@@ -144,7 +144,10 @@ def main() -> None:
     found = results.read(path)
     print(report.markdown(found))
     print(f"results: {path}", file=sys.stderr)
-    if given.write:
+    if given.write and "before" in found.settings:
+        found.write(results.PUBLISHED)
+        report.write_changes(results.with_before(results.PUBLISHED))
+    elif given.write:
         plot.draw(found, report.PLOT)
         report.write(found, found.write(results.PUBLISHED))
     verdicts = judge(found)

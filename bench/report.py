@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.cases import RECORD, Case
-from bench.figures import judge
+from bench.figures import CPU, judge
 from bench.results import QUIET, ROOT, Metrics, Results, Spread
+from bench.systems import BEFORE
 
 PAGE = ROOT / "docs" / "explanation" / "performance.md"
 PLOT = PAGE.with_name("performance.svg")
 BEGIN, END = "<!-- the figures: written by nox -s bench -- --write -->\n", "<!-- the figures end -->"
+BEGIN_CHANGES = "<!-- what changes brought: written by nox -s bench -- --before FOLDER --write -->\n"
+END_CHANGES = "<!-- what changes brought ends -->"
 REFERENCE = "ingest"
 
 
@@ -26,13 +29,38 @@ def markdown(results: Results) -> str:
 
 def write(results: Results, source: Path, page: Path = PAGE) -> None:
     """Put it between the page's markers, with the plot; `source` is the file that it was made of."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page} has no markers to write between")
     plot = f"![Requests a second of each system, in each case]({PLOT.name})"
     made = f"Made of `{source.relative_to(ROOT)}`."
-    page.write_text(f"{before}{begin}\n{made}\n\n{plot}\n\n{markdown(results)}\n{end}{after}")
+    _put(page, BEGIN, f"{made}\n\n{plot}\n\n{markdown(results)}", END)
+
+
+def write_changes(runs: Sequence[tuple[Path, Results]], page: Path = PAGE) -> None:
+    """Put between the other markers what changes have brought: a table of each run with `--before`."""
+    parts = []
+    for source, results in runs:
+        earlier = results.settings["before"]
+        rows = [
+            (
+                str(case),
+                *(
+                    f"{_ratio(results.spread(case, REFERENCE, of), results.spread(case, BEFORE, of))} ×"
+                    for of in (_rate, CPU.of)
+                ),
+            )
+            for case in results.cases()
+        ]
+        heading = (f"Against {earlier}", "Rate", "CPU")
+        origin = f"Made of `{source.relative_to(ROOT)}`. {_origin(results)}"
+        parts.append(f"{_grid(heading, rows)}\n\n{origin}")
+    _put(page, BEGIN_CHANGES, "\n\n".join(parts) + "\n", END_CHANGES)
+
+
+def _put(page: Path, begin: str, text: str, end: str) -> None:
+    before, found, rest = page.read_text().partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise ValueError(f"{page} has no markers to write between")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def _origin(results: Results) -> str:
@@ -90,14 +118,11 @@ def _table(results: Results, case: Case) -> str:
         ) -> str:
             return _shown(results.spread(case, system, metric), digits, scale)
 
-        def rate(metrics: Metrics) -> float:
-            return metrics.records_per_second
-
         rows.append(
             (
                 system,
-                cell(rate, 0),
-                _ratio(results.spread(case, system, rate), results.spread(case, REFERENCE, rate)),
+                cell(_rate, 0),
+                _ratio(results.spread(case, system, _rate), results.spread(case, REFERENCE, _rate)),
                 cell(lambda metrics: metrics.p50_us, 2, 1e-3),
                 cell(lambda metrics: metrics.p99_us, 2, 1e-3),
                 cell(lambda metrics: metrics.p999_us, 2, 1e-3),
@@ -108,6 +133,10 @@ def _table(results: Results, case: Case) -> str:
             )
         )
     return _grid(heading, rows)
+
+
+def _rate(metrics: Metrics) -> float:
+    return metrics.records_per_second
 
 
 def _shown(spread: Spread | None, digits: int, scale: float) -> str:

@@ -140,6 +140,16 @@ def read(path: Path) -> Results:
     return Results(**data, measurements=measurements)
 
 
+def with_before(folder: Path) -> list[tuple[Path, Results]]:
+    """The runs in a folder in which an earlier `ingest` took part, the latest of each commit, in order."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        results = read(path)
+        if "before" in results.settings:
+            found[results.settings["before"]] = path, results
+    return list(found.values())
+
+
 def spread(values: Sequence[float]) -> Spread:
     """The median with the least and the most."""
     return Spread(statistics.median(values), min(values), max(values))

@@ -17,7 +17,7 @@ from bench.check import Answered, CheckFailed, hold
 from bench.figures import CPU, FIGURES, P50, REQUESTS, Figure, Metric, judge
 from bench.load import LoadFailed
 from bench.results import Measurement, Metrics, Results
-from bench.systems import before
+from bench.systems import BEFORE, before
 from tests.client import Answer
 
 COUNTED = {
@@ -208,6 +208,22 @@ def test_only_what_is_between_its_markers_is_written_into_a_page(tmp_path: Path)
         report.write(run, results.PUBLISHED / "run.json", page)
 
 
+def test_what_changes_brought_is_a_ratio_for_each_case(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{report.BEGIN_CHANGES}old\n{report.END_CHANGES}\n")
+    measured = [*rounds(DELIVERED, BEFORE, 1000, cpu=40), *rounds(DELIVERED, "ingest", 1500, cpu=20)]
+    run = results_of(*measured)
+    run.settings["before"] = "abc"
+    report.write_changes([(results.PUBLISHED / "run.json", run)], page)
+    assert f"| {DELIVERED} | 1.50 × | 0.50 × |" in page.read_text()
+    run.write(tmp_path)
+    later = dataclasses.replace(run, date="2000-01-02T00:00:00Z")
+    later.write(tmp_path)
+    dataclasses.replace(run, settings={**run.settings, "before": "abd"}, date="1999").write(tmp_path)
+    results_of().write(tmp_path)
+    assert [found for _, found in results.with_before(tmp_path)][-1] == later
+
+
 def test_the_published_page_is_made_of_the_results_that_it_names(tmp_path: Path) -> None:
     text = report.PAGE.read_text()
     assert report.BEGIN in text
@@ -219,4 +235,5 @@ def test_the_published_page_is_made_of_the_results_that_it_names(tmp_path: Path)
     page.write_text(text)
     path = results.ROOT / source[1]
     report.write(results.read(path), path, page)
+    report.write_changes(results.with_before(results.PUBLISHED), page)
     assert page.read_text() == text

@@ -196,6 +196,7 @@ class Connection(Exchange):
             if data is None:
                 return None
             self._protocol.receive_data(data)
+            del data  # what waits of a head is paid for once
         while True:
             event = self._protocol.next_event()
             if isinstance(event, Request):
@@ -250,20 +251,27 @@ class Connection(Exchange):
                 now = self._now()
             del begun
             if self._draining or answer.response.closes:
-                self._unread = True
                 response = msgspec.structs.replace(answer.response, closes=True, request_id=answer.request_id)
                 await self._transmit(self._protocol.send(response))
+                self._unread = tcp.readable()
                 return None
             written = write_usual(*answer)
             try:
                 sent = tcp.send_now(written)
             except OSError as error:
                 raise Disconnected from error
+            wait = idle_seconds
             if sent < len(written):
+                self.phase, self.deadline = Phase.ANSWER, math.inf
                 await self._transmit(memoryview(written)[sent:])
                 now = self._now()
-            self.since, self.phase, self.deadline = now, Phase.IDLE, now + idle_seconds
+                if self._draining:  # it has begun meanwhile
+                    wait = min(wait, DRAIN_IDLE_SECONDS)
+            self.since, self.phase, self.deadline = now, Phase.IDLE, now + wait
             del answer, written  # what a connection keeps while it is idle, it keeps ten thousand times
+            if not tcp.emptied:  # there may be no end to what it sends
+                await own_task()
+                await trio.lowlevel.checkpoint()
 
     async def _serve_one(self, request: Request) -> bool:
         """Handle one request; whether the connection can take another."""

@@ -285,8 +285,9 @@ class Pipeline:
         """Hand over a record past the channel, while that is `clear`; False where it was not taken."""
         client = self._client
         refused: list[tuple[Delivery, int, IngestError]] = []
+        had = client.pending
         took = client.hand_over_next(delivery, refused)
-        if client.pending == 1:
+        if not had and client.pending:
             self._note_handed_over()
         if not took and client.failure is not None:
             self._fail(client.failure)
@@ -326,11 +327,13 @@ class Pipeline:
 
     async def _collect(self, client: KafkaClient, worker: Worker) -> None:
         while True:
-            took = self._take(client.collect(REPORTS_A_TURN))
-            began = time.perf_counter()
-            if took and self._handed_at is not None:
-                self._soon = began - self._handed_at < SOON_SECONDS
+            arrived = client.collect(REPORTS_A_TURN)
+            if self._handed_at is not None and (arrived.reports or arrived.counted):
+                # Before they are settled, which may hand over what is stamped anew.
+                self._soon = time.perf_counter() - self._handed_at < SOON_SECONDS
                 self._handed_at = None
+            took = self._take(arrived)
+            began = time.perf_counter()
             seconds, busy = POLL_SECONDS, False
             if client.pending:
                 # Not to be cancelled: it is asked for the reports of a purge, too.

@@ -200,6 +200,9 @@ async def test_every_request_gets_a_right_answer_whatever_the_cluster_does(seed:
                     while statuses[-3 * CONNECTIONS :] != [200] * 3 * CONNECTIONS:  # noqa: ASYNC110
                         await trio.sleep(0.05)
                 over.set()
+            with trio.fail_after(RECOVERY_SECONDS):  # of those that were answered at their deadline, too
+                while producer.ledger.pending:  # noqa: ASYNC110
+                    await trio.sleep(0.05)
         assert not producer.ledger.pending
 
 

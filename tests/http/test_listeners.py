@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Set
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -25,9 +26,9 @@ from ingest.errors import ConfigError, IngestError
 from ingest.http.arrivals import open_arrivals
 from ingest.http.connection import Connection
 from ingest.http.engines import ENGINES
-from ingest.http.exchange import Exchange, Handler, Phase
+from ingest.http.exchange import Answer, Exchange, Handler, Phase, ShortWay
 from ingest.http.listeners import WITHOUT_REQUEST, Listeners, open_sockets, open_tls
-from ingest.http.messages import Response
+from ingest.http.messages import Request, Response
 from ingest.http.protocol import HTTPProtocol
 from ingest.http.streams import ByteStream, TCPStream
 from ingest.parking import own_task
@@ -104,6 +105,7 @@ async def open_place(
     timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
     tls: bool = False,
     evicts: Set[Phase] = WITHOUT_REQUEST,
+    short_way: ShortWay[Any] | None = None,
 ) -> AsyncIterator[Place]:
     # With one engine connections are parked, with the other they wait in their own tasks.
     arrivals = open_arrivals(Turn()) if make_protocol is ENGINES["builtin"] else None
@@ -113,7 +115,9 @@ async def open_place(
         return await handler(exchange)
 
     def connect(stream: ByteStream, peer: str) -> Connection:
-        return Connection(stream, peer, make_protocol(), handle, refuse, timeouts, arrivals=arrivals)
+        return Connection(
+            stream, peer, make_protocol(), handle, refuse, timeouts, arrivals=arrivals, short_way=short_way
+        )
 
     sockets = sockets or open_sockets(LOCALHOST, 0)
     served = open_tls(HTTP(tls_certificate_file=str(CERTIFICATE), tls_key_file=str(CERTIFICATE)))
@@ -537,6 +541,33 @@ async def test_drain_ends_with_an_answer_and_not_a_reset_where_more_was_pipeline
         held.answer.set()
         assert (await client.answer()).closes
         assert await client.rest() == b""
+
+
+class Large:
+    """A short way whose answers do not fit into what the kernel holds."""
+
+    def begin(self, request: Request, content: bytes, now: float) -> Answer:
+        return Answer(Response(200, content=b"x" * 20_000_000), b"id")
+
+    def end(self, begun: Any, came: Any) -> Answer:
+        raise AssertionError("nothing was waited for")
+
+    def give_up(self, begun: Any) -> None:
+        raise AssertionError("nothing was waited for")
+
+
+async def test_drain_that_begins_while_an_answer_is_sent_on_the_short_way_ends_the_connection() -> None:
+    place_with = open_place(ENGINES["builtin"], echo, short_way=Large())
+    async with place_with as place, place.client() as client:
+        place.accept()
+        assert len((await client.ask(GET)).content) < 100  # from now on its head is known
+        await client.send(GET)
+        status, fields = await client.head()
+        assert status == 200
+        place.listeners.drain()
+        assert len(await client.content(fields)) == 20_000_000
+        assert await client.rest() == b""
+        await place.listeners.ended()
 
 
 # Addresses -----------------------------------------------------------------------------------------------
