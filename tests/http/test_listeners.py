@@ -560,7 +560,7 @@ async def test_drain_that_begins_while_an_answer_is_sent_on_the_short_way_ends_t
     place_with = open_place(ENGINES["builtin"], echo, short_way=Large())
     async with place_with as place, place.client() as client:
         place.accept()
-        assert len((await client.ask(GET)).content) < 100  # from now on its head is known
+        await client.ask(GET)  # from now on its head is known
         await client.send(GET)
         status, fields = await client.head()
         assert status == 200
