@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.cases import RECORD, Case
-from bench.figures import CPU, judge
+from bench.figures import CPU, RECORDS, judge
 from bench.results import QUIET, ROOT, Metrics, Results, Spread
 from bench.systems import BEFORE
 
@@ -44,7 +44,7 @@ def write_changes(runs: Sequence[tuple[Path, Results]], page: Path = PAGE) -> No
                 str(case),
                 *(
                     f"{_ratio(results.spread(case, REFERENCE, of), results.spread(case, BEFORE, of))} ×"
-                    for of in (_rate, CPU.of)
+                    for of in (RECORDS.of, CPU.of)
                 ),
             )
             for case in results.cases()
@@ -121,8 +121,8 @@ def _table(results: Results, case: Case) -> str:
         rows.append(
             (
                 system,
-                cell(_rate, 0),
-                _ratio(results.spread(case, system, _rate), results.spread(case, REFERENCE, _rate)),
+                cell(RECORDS.of, 0),
+                _ratio(results.spread(case, system, RECORDS.of), results.spread(case, REFERENCE, RECORDS.of)),
                 cell(lambda metrics: metrics.p50_us, 2, 1e-3),
                 cell(lambda metrics: metrics.p99_us, 2, 1e-3),
                 cell(lambda metrics: metrics.p999_us, 2, 1e-3),
@@ -133,10 +133,6 @@ def _table(results: Results, case: Case) -> str:
             )
         )
     return _grid(heading, rows)
-
-
-def _rate(metrics: Metrics) -> float:
-    return metrics.records_per_second
 
 
 def _shown(spread: Spread | None, digits: int, scale: float) -> str:

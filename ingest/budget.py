@@ -54,12 +54,8 @@ class Hold:
     def release(self) -> None:
         """Give everything back."""
         size, self.size = self.size, 0
-        budget = self._budget
-        if self._peer is not None or self._window or budget._waiting:
-            if size:
-                budget._give(size, self._peer, self._window)
-        else:
-            budget.held_bytes -= size  # what most come to
+        if size:
+            self._budget._give(size, self._peer, self._window)
 
 
 class Budget:

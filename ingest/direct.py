@@ -80,8 +80,7 @@ class Direct:
         if (
             request.head_bytes <= REMEMBERED_BYTES
             and id(request) not in self._known
-            and request.keep_alive
-            and request.version == b"1.1"
+            and request.usual
             and not request.expects_continue
             and request.content_length is not None
             and intent.media_type not in NDJSON_TYPES

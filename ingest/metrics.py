@@ -17,7 +17,6 @@ from ingest.errors import IngestError
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """The upper bounds of a histogram's buckets, in seconds."""
-LEAST = BOUNDS[0]
 MOST_TOPICS = 100
 MOST_ROUTES = 16
 MOST_BROKERS = 32
@@ -92,7 +91,7 @@ class Histogram:
 
     def observe(self, seconds: float) -> None:
         """Count one value."""
-        self.counts[0 if seconds <= LEAST else bisect_left(BOUNDS, seconds)] += 1
+        self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.sum_seconds += seconds
 
 

@@ -7,9 +7,8 @@ import socket
 import struct
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -22,8 +21,8 @@ from ingest.http.messages import Request
 from ingest.producer import Delivery
 from tests.client import Answer, Client, request
 from tests.mock_kafka import PRODUCE, MockKafka, open_mock_kafka
+from tests.serving import OFF, connect, serving
 
-HANGS = 30.0
 JSON = "Content-Type: application/json"
 ASYNC = "Prefer: respond-async"
 MINIMAL = "Prefer: return=minimal"
@@ -48,15 +47,9 @@ def spied_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class Place(NamedTuple):
     server: ingest.Server
-    kafka: MockKafka
 
-    @asynccontextmanager
-    async def connect(self) -> AsyncIterator[Client]:
-        url = urlsplit(self.server.url)
-        assert url.hostname is not None
-        assert url.port is not None
-        async with await trio.open_tcp_stream(url.hostname, url.port) as stream:
-            yield Client(stream)
+    def connect(self) -> AbstractAsyncContextManager[Client]:
+        return connect(self.server)
 
     def metric(self, name: str, **labels: str) -> float | None:
         registry = CollectorRegistry()
@@ -72,18 +65,18 @@ def cluster() -> Iterator[MockKafka]:
 
 
 @asynccontextmanager
-async def serving(
+async def open_place(
     kafka: MockKafka,
-    *routes: ingest.Route,
+    *,
     access: bool = False,
     limits: ingest.Limits = ingest.Limits(),  # noqa: B008  # frozen
     answer_seconds: float = 10.0,
     engine: str = "auto",
 ) -> AsyncIterator[Place]:
     config = ingest.Config(
-        management=ingest.Management(enabled=False),
+        management=OFF,
         http=ingest.HTTP(port=0, engine=engine),  # type: ignore[arg-type]  # one of its literals
-        routes=list(routes) or [ingest.Route("/", topic="events")],
+        routes=[ingest.Route("/", topic="events")],
         limits=limits,
         timeouts=ingest.Timeouts(answer_seconds=answer_seconds),
         log=ingest.Log(access=access),
@@ -93,17 +86,8 @@ async def serving(
             "message.timeout.ms": int(answer_seconds * 500),
         },
     )
-    with trio.fail_after(HANGS):
-        async with trio.open_nursery() as nursery:
-            server: ingest.Server = await nursery.start(_serve, config)
-            yield Place(server, kafka)
-            nursery.cancel_scope.cancel()
-
-
-async def _serve(
-    config: ingest.Config, task_status: trio.TaskStatus[ingest.Server] = trio.TASK_STATUS_IGNORED
-) -> None:
-    await ingest.serve(config, task_status=task_status)
+    async with serving(config=config) as server:
+        yield Place(server)
 
 
 def seen(answer: Answer) -> tuple[int, dict[str, str], bytes]:
@@ -134,7 +118,7 @@ async def test_answer_and_record_are_those_of_the_long_way(
     cluster: MockKafka, asked: bytes, engine: str
 ) -> None:
     answers: list[Answer] = []
-    async with serving(cluster, engine=engine) as place:
+    async with open_place(cluster, engine=engine) as place:
         async with place.connect() as client:
             answers += [await client.ask(asked) for _ in range(3)]
         await place.server.shutdown()
@@ -142,7 +126,7 @@ async def test_answer_and_record_are_those_of_the_long_way(
         counts = [place.metric("ingest_http_requests_total", route="/", code=str(answers[0].status))]
     assert taken[-2:] == [True, True]  # a head known from another test was asked for at the first, too
     count = len(taken)
-    async with serving(cluster, access=True, engine=engine) as place, place.connect() as client:
+    async with open_place(cluster, access=True, engine=engine) as place, place.connect() as client:
         answers.append(await client.ask(asked))  # the access log is written on the long way alone
         await place.server.shutdown()
     assert len(taken) == count
@@ -169,7 +153,7 @@ UNUSUAL = {
 @pytest.mark.parametrize("asked", UNUSUAL.values(), ids=UNUSUAL.keys())
 async def test_what_is_not_usual_goes_the_long_way(cluster: MockKafka, asked: bytes) -> None:
     limits = ingest.Limits(record_bytes=1500)
-    async with serving(cluster, limits=limits) as place, place.connect() as client:
+    async with open_place(cluster, limits=limits) as place, place.connect() as client:
         for _ in range(3):
             await client.send(asked)
             while (await client.answer()).status == 100:
@@ -180,7 +164,7 @@ async def test_what_is_not_usual_goes_the_long_way(cluster: MockKafka, asked: by
 
 
 async def test_requests_on_both_ways_keep_their_order(cluster: MockKafka) -> None:
-    async with serving(cluster) as place, place.connect() as client:
+    async with open_place(cluster) as place, place.connect() as client:
         for number in range(60):
             content = b"%d" % number
             kind = number % 3
@@ -200,7 +184,7 @@ async def test_requests_on_both_ways_keep_their_order(cluster: MockKafka) -> Non
 
 async def test_a_failed_report_is_answered_as_on_the_long_way(cluster: MockKafka) -> None:
     asked = request("POST /", content=b"x")
-    async with serving(cluster) as place, place.connect() as client:
+    async with open_place(cluster) as place, place.connect() as client:
         assert (await client.ask(asked)).status == 200
         cluster.fail(PRODUCE, "TOPIC_AUTHORIZATION_FAILED")
         answer = await client.ask(asked)
@@ -212,7 +196,7 @@ async def test_a_failed_report_is_answered_as_on_the_long_way(cluster: MockKafka
 
 async def test_a_deadline_ends_the_wait_with_unknown(cluster: MockKafka) -> None:
     asked = request("POST /", content=b"x")
-    async with serving(cluster, answer_seconds=3) as place, place.connect() as client:
+    async with open_place(cluster, answer_seconds=3) as place, place.connect() as client:
         assert (await client.ask(asked)).status == 200
         cluster.set_latency(5)
         answer = await client.ask(asked)
@@ -224,7 +208,7 @@ async def test_a_deadline_ends_the_wait_with_unknown(cluster: MockKafka) -> None
 
 async def test_a_drain_answers_who_waits_and_closes(cluster: MockKafka) -> None:
     asked = request("POST /", content=b"x")
-    async with serving(cluster) as place, place.connect() as client, trio.open_nursery() as nursery:
+    async with open_place(cluster) as place, place.connect() as client, trio.open_nursery() as nursery:
         assert (await client.ask(asked)).status == 200
         cluster.set_latency(0.5)
         taken.clear()
@@ -240,7 +224,7 @@ async def test_a_drain_answers_who_waits_and_closes(cluster: MockKafka) -> None:
 
 async def test_a_client_that_leaves_is_counted_as_without_an_answer(cluster: MockKafka) -> None:
     asked = request("POST /", content=b"x")
-    async with serving(cluster) as place:
+    async with open_place(cluster) as place:
         async with place.connect() as client:
             assert (await client.ask(asked)).status == 200
             cluster.set_latency(3)
@@ -263,7 +247,7 @@ async def test_a_client_that_leaves_is_counted_as_without_an_answer(cluster: Moc
 async def test_without_room_the_long_way_says_so(cluster: MockKafka) -> None:
     asked = request("POST /", content=b"x" * 600)
     limits = ingest.Limits(held_bytes=530_000, record_bytes=1000, request_bytes=1000)
-    async with serving(cluster, limits=limits) as place, place.connect() as client:
+    async with open_place(cluster, limits=limits) as place, place.connect() as client:
         assert (await client.ask(asked)).status == 200
         cluster.set_latency(5)
         queued = request("POST /", ASYNC, content=b"x" * 600)
@@ -277,7 +261,7 @@ async def test_without_room_the_long_way_says_so(cluster: MockKafka) -> None:
 
 async def test_kafka_that_is_known_to_be_down_is_said_to_be(cluster: MockKafka) -> None:
     asked = request("POST /", content=b"x")
-    async with serving(cluster, answer_seconds=3) as place, place.connect() as client:
+    async with open_place(cluster, answer_seconds=3) as place, place.connect() as client:
         assert (await client.ask(asked)).status == 200
         cluster.down()
         while (answer := await client.ask(asked)).status != 503:
@@ -293,7 +277,7 @@ async def test_kafka_that_is_known_to_be_down_is_said_to_be(cluster: MockKafka) 
 
 async def test_a_record_is_not_too_large_for_one_way_only(cluster: MockKafka) -> None:
     limits = ingest.Limits(record_bytes=1000)
-    async with serving(cluster, limits=limits) as place, place.connect() as client:
+    async with open_place(cluster, limits=limits) as place, place.connect() as client:
         for size, status in ((1000, 200), (1000, 200), (1001, 413), (1000, 200)):
             assert (await client.ask(request("POST /", content=b"x" * size))).status == status
         keyed = [request("POST /?key_field=k", content=b'{"k":"%b"}' % (b"x" * size)) for size in (496, 497)]
@@ -302,7 +286,7 @@ async def test_a_record_is_not_too_large_for_one_way_only(cluster: MockKafka) ->
 
 async def test_a_connection_keeps_no_content_that_librdkafka_has_or_kafka(cluster: MockKafka) -> None:
     asked = request("POST /", content=b"x" * 30_000)
-    async with serving(cluster) as place, AsyncExitStack() as connected:
+    async with open_place(cluster) as place, AsyncExitStack() as connected:
         clients = [await connected.enter_async_context(place.connect()) for _ in range(20)]
         assert (await clients[0].ask(asked)).status == 200
         taken.clear()

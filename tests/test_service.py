@@ -7,8 +7,7 @@ import os
 import signal
 import ssl
 import threading
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit
@@ -25,16 +24,13 @@ from ingest.producer import Ledger
 from ingest.testing import MemoryProducer, StallingProducer
 from tests.client import Client, chunk, request
 from tests.mock_kafka import MockKafka, open_mock_kafka
+from tests.serving import CONFIG, FREE_PORT, HANGS, OFF, connect, serve, serving
 
-HANGS = 30.0
 CERTIFICATE = str(Path(__file__).parent / "http" / "localhost.pem")
 POST = request("POST /", content=b"x")
 QUEUED = request("POST /", "Prefer: respond-async", content=b"y")
 LINES = "Content-Type: application/x-ndjson"
 CHUNKED = "Transfer-Encoding: chunked"
-FREE_PORT = ingest.HTTP(port=0)
-OFF = ingest.Management(enabled=False)
-CONFIG = ingest.Config(management=OFF, http=FREE_PORT)
 
 
 @pytest.fixture(autouse=True)
@@ -43,38 +39,9 @@ def runtime_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
 
-@asynccontextmanager
-async def connect(server: ingest.Server) -> AsyncIterator[Client]:
-    url = urlsplit(server.url)
-    assert url.hostname is not None
-    assert url.port is not None
-    async with await trio.open_tcp_stream(url.hostname, url.port) as stream:
-        yield Client(stream)
-
-
 async def ask(server: ingest.Server, data: bytes) -> int:
     async with connect(server) as client:
         return (await client.ask(data)).status
-
-
-@asynccontextmanager
-async def serving(
-    producer: ingest.Producer | None = None, config: ingest.Config = CONFIG
-) -> AsyncIterator[ingest.Server]:
-    """A running service; it has to end by itself in the block, or is abandoned at its end."""
-    with trio.fail_after(HANGS):
-        async with trio.open_nursery() as nursery:
-            server: ingest.Server = await nursery.start(_serve, config, producer)
-            yield server
-            nursery.cancel_scope.cancel()
-
-
-async def _serve(
-    config: ingest.Config,
-    producer: ingest.Producer | None,
-    task_status: trio.TaskStatus[ingest.Server] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    await ingest.serve(config, producer=producer, task_status=task_status)
 
 
 def before(
@@ -485,7 +452,7 @@ def test_cancelling_at_any_point_is_clean(steps: int, seed: int, stopping: bool)
         before = descriptors()
         producer = MemoryProducer()
         async with trio.open_nursery() as nursery:
-            server: ingest.Server = await nursery.start(_serve, CONFIG, producer)
+            server: ingest.Server = await nursery.start(serve, CONFIG, producer)
             for _ in range(3):
                 nursery.start_soon(client, server)
             for step in range(steps):

@@ -26,6 +26,11 @@ class Request(NamedTuple):
     head_bytes: int = 0
     """Bytes of the head as it came."""
 
+    @property
+    def usual(self) -> bool:
+        """Whether its answer has nothing special: HTTP/1.1, not HEAD, and the connection goes on."""
+        return self.keep_alive and self.version == b"1.1" and self.method != "HEAD"
+
     def field(self, name: bytes) -> bytes | None:
         """The value of the field `name` (lower case); several lines are joined by b", " (RFC 9110, 5.3)."""
         values = [value for key, value in self.fields if key == name]

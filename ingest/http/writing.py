@@ -110,9 +110,7 @@ class ResponseWriter:
             or response.request_id is None
             or response.status not in _USUAL
             or request is None
-            or not request.keep_alive
-            or request.version != b"1.1"
-            or request.method == "HEAD"
+            or not request.usual
         ):
             return None
         self._expect(_State.HEAD)
@@ -146,10 +144,7 @@ class ResponseWriter:
 
 
 def write_usual(response: Response, request_id: bytes) -> bytes:
-    """A whole response that has content, to a usual request with this id, whose connection goes on.
-
-    Usual is a request of HTTP/1.1 that is not HEAD, and a status from 200 on but 304.
-    """
+    """A whole response with content, of a status from 200 on but 304, to a usual request with this id."""
     status, content = response.status, response.content or b""
     start = _head_start(status, response.fields, int(time.time()))
     if b"\r" in request_id or b"\n" in request_id:
