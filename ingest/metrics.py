@@ -73,6 +73,9 @@ METRICS = (
         "How long a broker took to answer, in the last interval of statistics.",
     ),
     Metric("ingest_workers", "gauge", (), "Processes that serve; only where there are several."),
+    Metric(
+        "ingest_workers_ready", "gauge", (), "Processes that can take records; only where there are several."
+    ),
     Metric("ingest_workers_limit", "gauge", (), "Processes that are to serve; only where there are several."),
     Metric("ingest_workers_ended_total", "counter", (), "Processes that ended without being told to."),
     Metric("ingest_build_info", "info", ("version",), "The version that runs."),

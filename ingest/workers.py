@@ -126,6 +126,7 @@ class Workers:
             {
                 "ingest_ready": lambda: not self.reasons,
                 "ingest_workers": lambda: len(self._seen),
+                "ingest_workers_ready": lambda: sum(not seen.reasons for seen in self._seen.values()),
                 "ingest_workers_limit": lambda: len(self._lines),
                 "ingest_workers_ended_total": lambda: self._ended,
             }

@@ -72,7 +72,7 @@ def open_serving(start: Start, *more: str) -> Iterator[Serving]:
         assert seen_at is not None
         assert url is not None
         service = Serving(process, url[1], seen_at[1])
-        service.until(lambda: service.ask("/readyz")[0] == 200)
+        service.until(lambda: service.metrics()["ingest_workers_ready"] == 2)
         yield service
 
 

@@ -296,7 +296,12 @@ async def test_every_metric_of_the_table_is_there_with_kafka_and_its_statistics(
     assert metrics["ingest_kafka_queue_records_limit",] == 100_000
     assert metrics["ingest_delivery_seconds_count",] >= 1
     there = {key[0].removesuffix("_count") for key in metrics}
-    of_several = {"ingest_workers", "ingest_workers_limit", "ingest_workers_ended_total"}
+    of_several = {
+        "ingest_workers",
+        "ingest_workers_ready",
+        "ingest_workers_limit",
+        "ingest_workers_ended_total",
+    }
     assert {metric.name for metric in METRICS} - of_several <= there
     assert "process_open_fds" in there
     assert "python_info" in there
