@@ -1,4 +1,4 @@
-"""The short way of the usual request: one record, all of it here, and nothing in front of it.
+"""The short way of the usual request: a record or some lines, all of it here, and nothing in front of it.
 
 Most requests are like that, and what is asked on the long way, by `ingest.intake`, takes longer than all
 that has to be done for them.  Whatever is not as usual is left to the long way before anything is done, so
@@ -15,6 +15,7 @@ from ingest.answers import queued_response, record_response
 from ingest.budget import Budget
 from ingest.errors import IngestError
 from ingest.formats import plain
+from ingest.formats.ndjson import LineDecoder
 from ingest.http.exchange import Answer
 from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
 from ingest.http.messages import Request
@@ -23,6 +24,8 @@ from ingest.kafka.producer import KafkaProducer
 from ingest.metrics import Metrics
 from ingest.producer import Delivery
 from ingest.records import DeliveryReport, Record
+from ingest.tally import Tally
+from ingest.turn import PLAIN_LINE_COST, Turn
 
 
 class _Known:
@@ -31,14 +34,17 @@ class _Known:
     __slots__ = (
         "cost",
         "counted",
+        "decoder",
         "key_path",
         "like",
+        "lines",
         "minimal",
         "queued",
         "request",
         "request_id",
         "route",
         "size",
+        "validate",
     )
 
     def __init__(self, request: Request, intent: Intent) -> None:
@@ -48,6 +54,9 @@ class _Known:
         self.cost = intent.like_cost
         self.size = intent.like_bytes
         self.queued = queued_response(intent.like.topic, minimal=intent.minimal) if intent.queued else None
+        self.lines = intent.media_type in NDJSON_TYPES
+        self.validate = intent.match.validate
+        self.decoder: LineDecoder | None = None  # for lines, once it is known how long they may be
         self.minimal = intent.minimal
         self.counted = intent.queued or intent.minimal
         self.request_id = intent.request_id
@@ -63,13 +72,15 @@ class Direct:
         budget: Budget,
         metrics: Metrics,
         ids: Iterator[bytes],
+        turn: Turn,
         most_bytes: int,
     ) -> None:
-        """`most_bytes` of content are for this way; `ids` name requests."""
+        """`most_bytes` of content are for this way; `ids` name requests, and `turn` is for reading lines."""
         self._producer = producer
         self._budget = budget
         self._metrics = metrics
         self._ids = ids
+        self._turn = turn
         self._most_bytes = most_bytes
         self._now = trio.lowlevel.current_clock().current_time  # what trio.current_time() asks, on a detour
         # By identity: the reader gives the same object for the same head, for as long as it remembers it.
@@ -83,7 +94,7 @@ class Direct:
             and request.usual
             and not request.expects_continue
             and request.content_length is not None
-            and intent.media_type not in NDJSON_TYPES
+            and not intent.match.offsets
             and not intent.match.tombstone
         ):
             if len(self._known) >= REMEMBERED_HEADS:
@@ -96,6 +107,8 @@ class Direct:
         size = len(content)
         if known is None or size > self._most_bytes:
             return None
+        if known.lines:
+            return self._begin_lines(known, content, now)
         like = known.like
         topic = like.topic
         most = self._producer.most_bytes_now(topic)
@@ -122,10 +135,47 @@ class Direct:
         delivery.context = known
         return delivery
 
+    def _begin_lines(self, known: _Known, content: bytes, now: float) -> Delivery | Answer | None:
+        """`begin` for lines: only where they are all like most are, and it is our turn to read them."""
+        producer = self._producer
+        most = producer.most_bytes_now(known.like.topic)
+        if most is None or not content or not producer.clear or self._turn.left <= 0:
+            return None
+        decoder = known.decoder
+        if decoder is None or decoder.record_bytes != most:
+            known.decoder = decoder = LineDecoder(
+                known.like, record_bytes=most, key_field=known.key_path, validate=known.validate
+            )
+        lines = decoder.whole(content)
+        if lines is None:
+            return None
+        self._turn.spend(len(content) + PLAIN_LINE_COST * len(lines.numbers))
+        hold = self._budget.take(lines.cost)
+        if hold is None:
+            return None
+        delivery = producer.submit_lines_now(lines.records, hold, now)
+        if delivery is None:
+            hold.release()
+            return None
+        delivery.context = known
+        if known.queued is None:
+            return delivery
+        delivery.promise_no_more()
+        tally = Tally()
+        tally.count_queued(lines.numbers)
+        response = tally.response(queued=True, minimal=known.minimal)
+        self._metrics.count_request(known.route, 202, self._now() - now)
+        return Answer(response, known.request_id or next(self._ids))
+
     def end(self, begun: Delivery, reports: list[DeliveryReport]) -> Answer:
         """See `ShortWay.end`."""
         known: _Known = begun.context
-        response = record_response(reports[0], minimal=known.minimal)
+        if known.lines:
+            tally = Tally()
+            tally.count(range(1, len(reports) + 1), reports)
+            response = tally.response(queued=False, minimal=known.minimal)
+        else:
+            response = record_response(reports[0], minimal=known.minimal)
         self._metrics.count_request(known.route, response.status, self._now() - begun.begun)
         return Answer(response, known.request_id or next(self._ids))
 

@@ -76,7 +76,7 @@ class Intake:
         """Where requests that are known from here can go; None where each has to come here."""
         if isinstance(producer, KafkaProducer) and not config.log.access:
             most = min(LARGE_BYTES, self._request_bytes, self._record_bytes)
-            self.short_way = Direct(producer, budget, metrics, self._ids, most)
+            self.short_way = Direct(producer, budget, metrics, self._ids, turn, most)
 
     async def __call__(self, exchange: Exchange) -> Response | None:
         """Answer one request.  Whatever goes wrong in it becomes an answer here."""

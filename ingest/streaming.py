@@ -13,16 +13,17 @@ from typing import Any
 import msgspec
 import trio
 
-from ingest.answers import error_body, error_response, json_response, with_request_id
+from ingest.answers import error_body, with_request_id
 from ingest.budget import Budget
-from ingest.errors import BadRequest, DeliveryUnknown, IngestError, Outcome, Overloaded, TooLarge
-from ingest.formats.ndjson import BATCH_LINES, LineDecoder, Lines
+from ingest.errors import BadRequest, IngestError, Overloaded, TooLarge
+from ingest.formats.ndjson import LineDecoder, Lines
 from ingest.http.exchange import RECEIVE_BYTES, Exchange
 from ingest.http.messages import Response
 from ingest.intent import Intent
-from ingest.producer import SOMEWHERE, Delivery, Producer
+from ingest.producer import Delivery, Producer
 from ingest.records import RECORD_OVERHEAD_BYTES, Alike, DeliveryReport, Receipt
-from ingest.turn import Turn
+from ingest.tally import Tally
+from ingest.turn import LINE_COST, PLAIN_LINE_COST, Turn
 
 BATCHES_IN_FLIGHT = 16
 """How many batches of all streams together may be without reports; beyond it each stream may have one.
@@ -34,17 +35,12 @@ COMMON_BYTES = 4_096
 """The most bytes of key and headers that every line gets: a short line must not become a long record."""
 RESULTS_BYTES = 131_072
 """What a stream with `offsets=true` is charged for the results of one batch that its client has not read."""
-LINE_COST, PLAIN_LINE_COST = 500, 100
-"""What making a record of a line takes, as so many bytes of it; the second for lines read together."""
 FAST_BYTES = 4 * RECEIVE_BYTES
 """The most bytes that are read at once of a stream whose content comes as fast as it is read …"""
 FAST_SHARE, FAST_BUDGET_BYTES = 8, 128 * FAST_BYTES
 """… while no more than one of so many parts of the budget is held, and the budget is not small."""
 RESULT_COST = 2_000
 """What writing its result takes, the same way."""
-LISTED_FAILURES = 100
-"""How many failures the answer names; the rest is counted."""
-
 _encode = msgspec.json.Encoder().encode
 
 
@@ -99,17 +95,19 @@ class Stream:
         )
         self._in_flight: deque[tuple[Delivery | None, Lines]] = deque()
         self._batches = 0  # our part of streams.batches
-        self.accepted = 0
-        """Lines that were taken so far."""
-        self._failed = 0
-        self._listed: list[tuple[int, IngestError]] = []
-        self._first: IngestError | None = None  # the failure that speaks for all, if all fail
+        self._tally = Tally()
         self._started = False
+
+    @property
+    def accepted(self) -> int:
+        """Lines that were taken so far."""
+        return self._tally.accepted
 
     async def run(self) -> Response | None:
         """Read, produce and answer; None when the answer has been sent in pieces."""
         length = self._exchange.request.content_length
-        window = RECEIVE_BYTES if length is None else min(length, RECEIVE_BYTES)
+        most = RECEIVE_BYTES if length is None or not self._is_roomy() else FAST_BYTES
+        window = most if length is None else min(length, most)
         beside = RECORD_OVERHEAD_BYTES + self._exchange.head_cost
         if self._intent.match.offsets:
             # From the beginning: a client that does not read while its lines are written could only be let
@@ -121,19 +119,18 @@ class Stream:
         # The wait for room and the one for reports have one deadline together.
         self._patience = self._due - trio.current_time()
         error: IngestError | None = None
-        most = RECEIVE_BYTES
         try:
             try:
                 while data := await self._receive(most):
-                    await self._take_all(self._decoder.feed(data), len(data), data.count(b"\n"))
+                    await self._take_all(self._decoder.feed(data), len(data))
                     while self._intent.match.offsets and self._in_flight:
                         await self._settle_oldest()  # the client may wait for these before it sends more
                     if beside + self._decoder.held_bytes > hold.size:
                         hold.grow(beside + self._decoder.held_bytes - hold.size)
-                    if len(data) == most < FAST_BYTES and self._is_roomy():
+                    if length is None and len(data) == most < FAST_BYTES and self._is_roomy():
                         hold.grow(FAST_BYTES - most)
                         most = FAST_BYTES
-                await self._take_all(iter(self._decoder.end()), self._decoder.held_bytes, 1)
+                await self._take_all(iter(self._decoder.end()), self._decoder.held_bytes)
             except IngestError as cause:
                 # The rest cannot be read; what was accepted keeps its own outcome.  Without its traceback,
                 # which would hold this frame, which holds the error.
@@ -155,7 +152,7 @@ class Stream:
         limit, length = self._budget.limit_bytes, self._exchange.request.content_length
         return (
             not self._intent.match.offsets
-            and (length is None or length > FAST_BYTES)
+            and (length is None or length > RECEIVE_BYTES)
             and limit >= FAST_BUDGET_BYTES
             and FAST_SHARE * (self._budget.held_bytes + FAST_BYTES) <= limit
         )
@@ -165,20 +162,20 @@ class Stream:
         self._due = max(self._due, self._exchange.received_at + self._patience)
         return data
 
-    async def _take_all(self, batches: Iterator[Lines], size: int, count: int) -> None:
-        """Submit the batches, which are `count` lines of `size` bytes together, or one more."""
+    async def _take_all(self, batches: Iterator[Lines], size: int) -> None:
+        """Submit the batches of content of `size` bytes."""
         while True:
             while self._in_flight and self._streams.batches >= BATCHES_IN_FLIGHT:
                 await self._settle_oldest()
-            # What one batch costs; behind the last one the iterator has only to end.
-            line_cost = PLAIN_LINE_COST if self._decoder.plain else LINE_COST
-            await self._streams.turn.take(min(size, FAST_BYTES) + line_cost * min(count, BATCH_LINES))
+            await self._streams.turn.take(size)
             lines = next(batches, None)
             if lines is None:
                 return
+            # How many there are is known only now.
+            line_cost = PLAIN_LINE_COST if self._decoder.plain else LINE_COST
+            self._streams.turn.spend(line_cost * (len(lines.numbers) + len(lines.failures)))
             await self._take(lines)
-            count = max(0, count - BATCH_LINES)
-            size = size if count else 0
+            size = 0
 
     async def _take(self, lines: Lines) -> None:
         delivery = None
@@ -236,30 +233,10 @@ class Stream:
     def _settle(self, lines: Lines, reports: list[DeliveryReport]) -> bytes:
         """Count what became of a batch; its lines' results where they are asked for."""
         if self._intent.queued:
-            self.accepted += len(lines.numbers)
-        elif not lines.failures and reports.count(SOMEWHERE) == len(lines.numbers):
-            self.accepted += len(lines.numbers)  # and nothing else has become of them
+            self._tally.count_queued(lines.numbers, lines.failures)
             return b""
-        failures = list(lines.failures)
-        for number, report in zip(lines.numbers, reports, strict=False):
-            if isinstance(report, Receipt):
-                self.accepted += 1
-            else:
-                failures.append((number, report))
-        failures.sort(key=lambda failure: failure[0])
-        self._note(failures)
+        failures = self._tally.count(lines.numbers, reports, lines.failures)
         return self._results(lines, reports, failures) if self._intent.match.offsets else b""
-
-    def _note(self, failures: list[tuple[int, IngestError]]) -> None:
-        self._failed += len(failures)
-        for number, error in failures:
-            # One unknown outcome makes the whole unknown, so it speaks before the others.
-            if self._first is None or (
-                error.outcome is Outcome.UNKNOWN and self._first.outcome is not Outcome.UNKNOWN
-            ):
-                self._first = error
-            if len(self._listed) < LISTED_FAILURES:
-                self._listed.append((number, error))
 
     def _results(
         self, lines: Lines, reports: list[DeliveryReport], failures: list[tuple[int, IngestError]]
@@ -286,25 +263,4 @@ class Stream:
                 await self._exchange.send(_encode(error_body(error)) + b"\n")
             await self._exchange.end()
             return None
-        body: dict[str, Any] = {"accepted": self.accepted, "failed": self._failed}
-        if self._listed:
-            body["results"] = [{"line": number} | error_body(failure) for number, failure in self._listed]
-        if error is None and self._failed and not self.accepted:
-            error = self._first
-        if error is not None:
-            unknown = self._first is not None and self._first.outcome is Outcome.UNKNOWN
-            if self.accepted or unknown:
-                # The error's own words are about the rest.
-                if error.status == 503:
-                    error = DeliveryUnknown(
-                        f"the lines counted here were taken, the rest was not: {error.message}"
-                    )
-                body["outcome"] = Outcome.UNKNOWN.value
-            if self.accepted:
-                body["retriable"] = False  # all of it again would certainly store some twice
-            return error_response(error, body)
-        if self._failed and not self._intent.queued:
-            return json_response(207, body)
-        if self._intent.minimal and not self._failed:
-            return Response(202 if self._intent.queued else 204)
-        return json_response(202 if self._intent.queued else 200, body)
+        return self._tally.response(error, queued=self._intent.queued, minimal=self._intent.minimal)

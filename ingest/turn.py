@@ -9,6 +9,9 @@ from ingest.parking import own_task
 TURN_BYTES = 262_144
 """How much is done before other tasks get their turn: about a millisecond's work, as bytes of JSON."""
 
+LINE_COST, PLAIN_LINE_COST = 500, 100
+"""What making a record of a line takes, as so many bytes of it; the second for lines read together."""
+
 READS_AT_ONCE = 32
 """How many reads of content are done in one pass of the loop: hundreds of uploads make a pass long, and what
 others ask takes several passes."""
@@ -24,11 +27,12 @@ class Turn:
         self.reading = trio.Semaphore(READS_AT_ONCE)
         """To read content that has come: whoever waits for it gets it in the next pass of the loop."""
         self._line = trio.Lock()
-        self._left = TURN_BYTES
+        self.left = TURN_BYTES
+        """What can be done before others are to have their turn; it is theirs at 0, and below."""
 
     def others_had_theirs(self) -> None:
         """To be called where a pass of the loop has ended."""
-        self._left = TURN_BYTES
+        self.left = TURN_BYTES
 
     async def take(self, size: int) -> None:
         """Wait until it is our turn to do what takes as long as so many bytes of JSON.
@@ -36,9 +40,13 @@ class Turn:
         Returns at once as long as little has been done since others had their turn; else it is a line, in
         which one moves up in each pass of the loop.
         """
-        if size <= self._left:
-            self._left -= size
+        if size <= self.left:
+            self.left -= size
             return
         await own_task()
         async with self._line:
-            self._left = TURN_BYTES - min(size, TURN_BYTES)
+            self.left = TURN_BYTES - min(size, TURN_BYTES)
+
+    def spend(self, size: int) -> None:
+        """It took longer, by so much, than `take` was told."""
+        self.left -= size

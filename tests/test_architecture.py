@@ -21,6 +21,7 @@ ROWS = [
     ["service", "control"],
     ["intake", "management.*"],
     ["streaming", "http.listeners", "access", "direct"],
+    ["tally"],
     ["answers", "intent", "http.connection", "http.engines", "kafka.*", "formats.*"],
     ["http.exchange"],
     [

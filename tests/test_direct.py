@@ -6,6 +6,7 @@ import re
 import socket
 import struct
 import tracemalloc
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
@@ -27,6 +28,7 @@ JSON = "Content-Type: application/json"
 ASYNC = "Prefer: respond-async"
 MINIMAL = "Prefer: return=minimal"
 NAMED = "X-Request-Id: mine"
+LINES = "Content-Type: application/x-ndjson"
 
 taken: list[bool] = []
 """Of each request that the short way was asked for, whether it was taken."""
@@ -72,6 +74,7 @@ async def open_place(
     limits: ingest.Limits = ingest.Limits(),  # noqa: B008  # frozen
     answer_seconds: float = 10.0,
     engine: str = "auto",
+    queue_records: int = 100_000,
 ) -> AsyncIterator[Place]:
     config = ingest.Config(
         management=OFF,
@@ -83,6 +86,7 @@ async def open_place(
         kafka={
             "bootstrap.servers": kafka.address,
             "log_level": 0,
+            "queue.buffering.max.messages": queue_records,
             "message.timeout.ms": int(answer_seconds * 500),
         },
     )
@@ -108,6 +112,18 @@ USUAL = {
     "key out of the content": request("POST /?key_field=id", JSON, content=b'{"id":"k"}'),
     "fields": request(
         "POST /", "Kafka-Header-Trace: abc", "Kafka-Timestamp: 5", "Kafka-Partition: 0", content=b"x"
+    ),
+    "a line": request("POST /", LINES, content=b'{"id":1}\n'),
+    "a line without its end": request("POST /", LINES, content=b'{"id":1}'),
+    "a line that is not read": request("POST /?validate=false", LINES, content=b"x\n"),
+    "a line, queued": request("POST /", LINES, ASYNC, content=b'{"id":1}\n'),
+    "a line, minimal": request("POST /", LINES, MINIMAL, content=b'{"id":1}\n'),
+    "a line, queued and minimal": request(
+        "POST /", LINES, "Prefer: respond-async, return=minimal", content=b"1\n"
+    ),
+    "a line with its key": request("POST /?key_field=id", LINES, content=b'{"id":"k"}\n'),
+    "a line with fields": request(
+        "POST /?key=k", LINES, "Kafka-Header-Trace: abc", "Kafka-Timestamp: 5", content=b"1\n"
     ),
 }
 
@@ -139,7 +155,14 @@ async def test_answer_and_record_are_those_of_the_long_way(
 
 
 UNUSUAL = {
-    "lines": request("POST /", "Content-Type: application/x-ndjson", content=b'{"id":1}'),
+    "lines with their results": request("POST /?offsets=true", LINES, content=b'{"id":1}\n'),
+    "no lines": request("POST /", LINES, content=b""),
+    "a blank line": request("POST /", LINES, content=b'{"id":1}\n\n{"id":2}\n'),
+    "a line that ends with CRLF": request("POST /", LINES, content=b'{"id":1}\r\n'),
+    "a line that is no JSON": request("POST /", LINES, content=b'{"id":1}\n{\n'),
+    "a line without its key": request("POST /?key_field=id", LINES, content=b"{}\n"),
+    "a line that is too long": request("POST /", LINES, content=b'"%b"\n1\n' % (b"x" * 1500)),
+    "many lines": request("POST /", LINES, content=b"1\n" * 1001),
     "chunks": request("POST /", "Transfer-Encoding: chunked") + b"1\r\nx\r\n0\r\n\r\n",
     "asked whether to continue": request("POST /", "Expect: 100-continue", content=b"x"),
     "a tombstone": request("DELETE /topics/events/records?key=k"),
@@ -167,11 +190,13 @@ async def test_requests_on_both_ways_keep_their_order(cluster: MockKafka) -> Non
     async with open_place(cluster) as place, place.connect() as client:
         for number in range(60):
             content = b"%d" % number
-            kind = number % 3
+            kind = number % 4
             if kind == 0:
                 await client.send(request("POST /", ASYNC, content=content))
             elif kind == 1:
                 await client.send(request("POST /", ASYNC, NAMED, content=content))
+            elif kind == 2:
+                await client.send(request("POST /", ASYNC, LINES, content=content))
             else:
                 size = b"%x" % len(content)
                 chunks = size + b"\r\n" + content + b"\r\n0\r\n\r\n"
@@ -192,6 +217,62 @@ async def test_a_failed_report_is_answered_as_on_the_long_way(cluster: MockKafka
         assert place.server.ledger.failed == 1
         assert place.metric("ingest_http_requests_total", route="/", code="503") == 1
     assert taken[-1] is True
+
+
+async def test_failed_lines_are_named_as_on_the_long_way(cluster: MockKafka) -> None:
+    cluster.create("spread", partitions=4)
+    contents = [b'{"id":"%d"}' % number for number in range(100)]
+    asked = request("POST /topics/spread/records?key_field=id", LINES, content=b"\n".join(contents))
+    answers = []
+    for access in (False, True):
+        async with open_place(cluster, access=access) as place, place.connect() as client:
+            assert (await client.ask(asked)).json == {"accepted": 100, "failed": 0}
+            before = Counter(cluster.values("spread"))
+            cluster.fail(PRODUCE, "TOPIC_AUTHORIZATION_FAILED")
+            answer = await client.ask(asked)
+            results = answer.json["results"]
+            failed = {result.pop("line") for result in results}
+            there = Counter(cluster.values("spread")) - before
+            assert set(there) == {line for number, line in enumerate(contents, 1) if number not in failed}
+            assert (answer.json["accepted"], answer.json["failed"]) == (100 - len(failed), len(failed))
+            answers.append((answer.status, results[0]))
+    assert taken[-1] is True
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 207
+
+
+@pytest.mark.parametrize("queue_records", [100_000, 100], ids=["of a turn", "of librdkafka's queue"])
+async def test_lines_beyond_the_most_follow_before_what_came_later(
+    cluster: MockKafka, queue_records: int
+) -> None:
+    lines = [b"%d" % number for number in range(900)]
+    many = request("POST /", LINES, ASYNC, content=b"\n".join(lines))
+    async with open_place(cluster, queue_records=queue_records) as place, place.connect() as client:
+        assert (await client.ask(many)).json == {"accepted": 900, "failed": 0}
+        assert (await client.ask(request("POST /", content=b"between"))).status == 200
+        cluster.set_latency(0.2)
+        assert (await client.ask(many)).json == {"accepted": 900, "failed": 0}
+        assert taken[-1] is True
+        assert (await client.ask(request("POST /", ASYNC, content=b"last"))).status == 202
+        await place.server.shutdown()
+        assert place.server.ledger.delivered == 1802
+    assert cluster.values("events") == [*lines, b"between", *lines, b"last"]
+
+
+async def test_clients_with_many_lines_at_once_all_have_their_turn(cluster: MockKafka) -> None:
+    line = b'"%b"\n' % (b"x" * 100)
+    asked = request("POST /", LINES, content=line * 500)
+    async with open_place(cluster) as place, AsyncExitStack() as connected, trio.open_nursery() as nursery:
+        clients = [await connected.enter_async_context(place.connect()) for _ in range(30)]
+        assert (await clients[0].ask(asked)).status == 200
+
+        async def ask(client: Client) -> None:
+            for _ in range(3):
+                assert (await client.ask(asked)).json == {"accepted": 500, "failed": 0}
+
+        for client in clients:
+            nursery.start_soon(ask, client)
+    assert place.server.ledger.delivered == 500 * (1 + 90)
 
 
 async def test_a_deadline_ends_the_wait_with_unknown(cluster: MockKafka) -> None:

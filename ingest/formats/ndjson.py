@@ -9,7 +9,7 @@ from ingest.errors import IngestError, TooLarge
 from ingest.formats.keys import are_json, check_json, key_at, keys_at
 from ingest.records import Alike, Record
 
-BATCH_LINES = 500
+BATCH_LINES = 1_000
 """The most lines of one batch, which bounds what it costs of the budget at once."""
 
 
@@ -46,7 +46,8 @@ class LineDecoder:
         batch cost of the budget beside their lines; a batch of one line is always made.
         """
         self._like = like
-        self._record_bytes = record_bytes
+        self.record_bytes = record_bytes
+        """As it was given."""
         self._key_field = key_field if validate else None  # lines that are not read have none
         self._validate = validate
         self._like_cost = like.cost(shares_headers=True)
@@ -79,6 +80,14 @@ class LineDecoder:
             yield self._decode(lines)
         self._keep(data)
 
+    def whole(self, text: bytes) -> Lines | None:
+        """The lines of content that is here to its end, if they are one batch and none is special.
+
+        In place of `feed` and `end`, and as often as there is such content.
+        """
+        text = text.removesuffix(b"\n")
+        return self._plain(text.split(b"\n", self._batch_lines), text)
+
     def end(self) -> list[Lines]:
         """The last line, if it has no newline."""
         return [self._decode([self._take()])] if self._begun_bytes else []
@@ -102,6 +111,7 @@ class LineDecoder:
         quick = self._decode_plain(lines)
         self.plain = quick is not None
         if quick is not None:
+            self._number += len(lines)
             return quick
         most = self._line_bytes
         values: list[bytes] = []
@@ -149,27 +159,29 @@ class LineDecoder:
         if None in lines:
             return None
         values: list[bytes] = lines  # type: ignore[assignment]  # there is no None
-        text = b"\n".join(values)
+        return self._plain(values, b"\n".join(values))
+
+    def _plain(self, values: list[bytes], text: bytes) -> Lines | None:
+        """`_decode_plain` for the lines `values` of `text`."""
+        count = len(values)
         longest = max(map(len, values))
-        if b"\r" in text or b"" in values or longest > self._line_bytes:
+        if b"\r" in text or b"" in values or longest > self._line_bytes or count > self._batch_lines:
             return None
-        cost = len(text) - (len(values) - 1) + len(values) * self._like_cost
+        cost = len(text) - (count - 1) + count * self._like_cost
         keys = None
         if self._key_field is None:
-            if self._validate and not are_json(text, len(values)):
+            if self._validate and not are_json(text, count):
                 return None
         else:
-            keys = keys_at(text, self._key_field, len(values))
+            keys = keys_at(text, self._key_field, count)
             if keys is None or longest + max(map(len, keys)) > self._line_bytes:
                 return None
             cost += sum(map(len, keys))
         first = self._number + 1
-        self._number += len(values)
-        records = Alike(self._like, values, keys, longest=longest)
-        return Lines(records, range(first, first + len(values)), [], cost)
+        return Lines(Alike(self._like, values, keys, longest=longest), range(first, first + count), [], cost)
 
     def _too_long(self) -> TooLarge:
         return TooLarge(
-            f"the line makes a record of more than {self._record_bytes} bytes with key and headers, "
+            f"the line makes a record of more than {self.record_bytes} bytes with key and headers, "
             "the most for this topic by limits.record_bytes or its own max.message.bytes"
         )

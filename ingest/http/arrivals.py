@@ -21,6 +21,9 @@ FEW = 2
 """With no more than so many, it is likely that there are none in the next pass of the loop."""
 
 
+_END = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR if sys.platform == "linux" else 0
+
+
 class Parked(parking.Place):
     """The place of one connection's coroutine, which may wait there for its socket."""
 
@@ -80,16 +83,28 @@ class Arrivals:
 
     async def watch(self) -> None:
         """Have connections go on, on which something arrives, until cancelled."""
-        end = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+        turn = self._turn
         while True:
             events = self._epoll.poll(0, EVENTS_A_TURN)
-            for descriptor, event in events:
-                self._places[descriptor].arrive(ended=bool(event & end))
+            arrived = iter(events)
+            for descriptor, event in arrived:
+                self._places[descriptor].arrive(ended=bool(event & _END))
+                if turn.left <= 0:
+                    # By places: when others have had their turn, a descriptor may be that of another one.
+                    await self._go_on([(self._places[later], event) for later, event in arrived])
             if len(events) > FEW:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-            self._turn.others_had_theirs()
+            turn.others_had_theirs()
+
+    async def _go_on(self, arrived: list[tuple[Parked, int]]) -> None:
+        """What `watch` does, with what is left of a turn that is used up."""
+        for place, event in arrived:
+            if self._turn.left <= 0:
+                await trio.lowlevel.checkpoint()
+                self._turn.others_had_theirs()
+            place.arrive(ended=bool(event & _END))
 
     def close(self) -> None:
         """Close it, after every place has been left."""

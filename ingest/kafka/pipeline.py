@@ -293,6 +293,20 @@ class Pipeline:
             self._fail(client.failure)
         return not refused and delivery.handed > 0
 
+    def hand_over_now(self, delivery: Delivery) -> bool:
+        """Hand over records past the channel, while that is `clear`; False where not even one was taken.
+
+        What does not fit in follows as what came through the channel does.
+        """
+        self._batch.append(delivery)
+        self._hand_over(self._client)
+        if not delivery.handed:
+            self._batch.clear()
+            return False
+        if self._batch:
+            self._sent.set()
+        return True
+
     def _note_handed_over(self) -> None:
         self._handed_at = time.perf_counter()
         self._handed_over.set()

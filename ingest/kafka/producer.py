@@ -25,7 +25,7 @@ from ingest.kafka.threads import LOOK_SECONDS
 from ingest.kafka.topics import Topics
 from ingest.parking import own_task
 from ingest.producer import Delivery, Ledger
-from ingest.records import DeliveryReport, Record
+from ingest.records import Alike, DeliveryReport, Record
 
 log = logging.getLogger(__name__)
 
@@ -109,21 +109,41 @@ class KafkaProducer:
         """What `require_topic` returns, where it does so at once; None where it has to be asked."""
         return self.topics.known(topic) if self._pipeline.failure is None else None
 
+    @property
+    def clear(self) -> bool:
+        """Whether `submit_now` has nothing to wait for."""
+        return not self.draining and self._pipeline.clear
+
     def submit_now(self, record: Record, hold: Hold, now: float, *, counted: bool) -> Delivery | None:
         """Hand a record of a known topic over to librdkafka at once, as `submit` does in time.
 
         `now` is the time on Trio's clock, and `counted` the delivery's.  None where it would have to wait,
         or not be taken: then nothing was done, and `hold` is still the caller's.
         """
-        pipeline = self._pipeline
-        if self.draining or not pipeline.clear:
+        if not self.clear:
             return None
         delivery = Delivery((record,), hold=hold, ledger=self.ledger, on_settled=self._on_settled)
         delivery.counted = counted
-        if not pipeline.hand_over_one(delivery):
+        if not self._pipeline.hand_over_one(delivery):
             return None
         self.ledger.accepted += 1
         self._expect(delivery, now, now + self._answer_seconds)
+        return delivery
+
+    def submit_lines_now(self, records: Alike, hold: Hold, now: float) -> Delivery | None:
+        """`submit_now` for records that are only counted; the last of them may follow in time."""
+        if not self.clear:
+            return None
+        delivery = Delivery(records, hold=hold, ledger=self.ledger, on_settled=self._on_settled)
+        delivery.counted = True
+        delivery.begun = now
+        count = len(records)
+        self.ledger.accepted += count  # before some of them are refused
+        if not self._pipeline.hand_over_now(delivery):
+            self.ledger.accepted -= count
+            return None
+        if not delivery.settled:
+            self._expect(delivery, now, now + self._answer_seconds)
         return delivery
 
     async def submit(
