@@ -176,9 +176,13 @@ class Delivery:
     def acknowledge(self, indexes: Sequence[int]) -> None:
         """Kafka has these records, somewhere in their topic; as `settle` with `SOMEWHERE` for each."""
         reports = self.reports
-        for index in indexes:
-            reports[index] = SOMEWHERE
         count = len(indexes)
+        first, last = min(indexes), max(indexes)
+        if last - first + 1 == count:  # none of them is there twice, so they are all in between
+            reports[first : last + 1] = [SOMEWHERE] * count
+        else:
+            for index in indexes:
+                reports[index] = SOMEWHERE
         self._ledger.delivered += count
         self._counts.delivered += count
         self._pending -= count

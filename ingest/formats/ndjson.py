@@ -165,7 +165,7 @@ class LineDecoder:
         """`_decode_plain` for the lines `values` of `text`."""
         count = len(values)
         longest = max(map(len, values))
-        if b"\r" in text or b"" in values or longest > self._line_bytes or count > self._batch_lines:
+        if b"\r" in text or not all(values) or longest > self._line_bytes or count > self._batch_lines:
             return None
         cost = len(text) - (count - 1) + count * self._like_cost
         keys = None

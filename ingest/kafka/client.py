@@ -221,7 +221,7 @@ class KafkaClient:
         )
         values = records.values[begun:end]
         # Let go of before they are taken, as in `_produce`.
-        records.values[begun:end] = itertools.repeat(_COPIED, end - begun)
+        records.values[begun:end] = [_COPIED] * (end - begun)
         topics, anywhere = itertools.repeat(delivery.topic), itertools.repeat(-1)
         indexes = iter(range(begun, end))
         # A bound method is the cheapest thing that remembers an index.
@@ -248,17 +248,16 @@ class KafkaClient:
         count, begin = indexes.append, self._counted.append
 
         def report(index: int, error: KafkaError | None, message: Message) -> None:
-            if error is not None:
+            if error is None:
+                if not indexes:
+                    begin((delivery, indexes))
+                count(index)
+                if not index % COUNTED_AS_ONE:
+                    self._room -= 1
+                    if not self._room:
+                        raise _ENOUGH.with_traceback(None)
+            else:
                 self._on_delivery(delivery, index, None, error, message)
-                return
-            if not indexes:
-                begin((delivery, indexes))
-            count(index)
-            if index % COUNTED_AS_ONE:
-                return
-            self._room -= 1
-            if not self._room:
-                raise _ENOUGH.with_traceback(None)
 
         return report
 
