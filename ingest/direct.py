@@ -16,14 +16,14 @@ from ingest.budget import Budget
 from ingest.errors import IngestError
 from ingest.formats import plain
 from ingest.formats.ndjson import LineDecoder
-from ingest.http.exchange import Answer
+from ingest.http.at_once import Answer
 from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
 from ingest.http.messages import Request
 from ingest.intent import NDJSON_TYPES, Intent
 from ingest.kafka.producer import KafkaProducer
 from ingest.metrics import Metrics
 from ingest.producer import Delivery
-from ingest.records import DeliveryReport, Record
+from ingest.records import Record
 from ingest.tally import Tally
 from ingest.turn import PLAIN_LINE_COST, Turn
 
@@ -64,7 +64,7 @@ class _Known:
 
 
 class Direct:
-    """The `ingest.http.exchange.ShortWay` of requests that were answered before, on the long one."""
+    """The `ingest.http.at_once.ShortWay` of requests that were answered before, on the long one."""
 
     def __init__(
         self,
@@ -167,9 +167,10 @@ class Direct:
         self._metrics.count_request(known.route, 202, self._now() - now)
         return Answer(response, known.request_id or next(self._ids))
 
-    def end(self, begun: Delivery, reports: list[DeliveryReport]) -> Answer:
+    def end(self, begun: Delivery) -> Answer:
         """See `ShortWay.end`."""
         known: _Known = begun.context
+        reports = begun.answers()
         if known.lines:
             tally = Tally()
             tally.count(range(1, len(reports) + 1), reports)

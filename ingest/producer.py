@@ -217,11 +217,22 @@ class Delivery:
                 try:
                     await parking.park()
                 except BaseException:
-                    self._give_up()
+                    self.forget()
                     raise
             else:
                 self._wake = functools.partial(trio.lowlevel.reschedule, trio.lowlevel.current_task())
                 await trio.lowlevel.wait_task_rescheduled(self._give_up)
+        return self.answers()
+
+    def then(self, wake: Callable[[], None]) -> bool:
+        """Have `wake` called once there is an answer; False, and never, where there is one already."""
+        if not self._pending or self._answer is not None:
+            return False
+        self._wake = wake
+        return True
+
+    def answers(self) -> list[DeliveryReport]:
+        """What `wait` returns, once there is an answer."""
         reports = self.reports
         if None not in reports:
             return reports  # type: ignore[return-value]  # there is no None
@@ -239,9 +250,13 @@ class Delivery:
         if wake is not None:
             wake()
 
-    def _give_up(self, _: object = None) -> trio.lowlevel.Abort:
+    def forget(self) -> None:
+        """Nobody waits any more: take back what was not handed over yet."""
         self._wake = None
         self.withdraw(Overloaded("withdrawn: the caller has gone"))
+
+    def _give_up(self, _: object = None) -> trio.lowlevel.Abort:
+        self.forget()
         return trio.lowlevel.Abort.SUCCEEDED
 
 

@@ -23,6 +23,7 @@ ROWS = [
     ["streaming", "http.listeners", "access", "direct"],
     ["tally"],
     ["answers", "intent", "http.connection", "http.engines", "kafka.*", "formats.*"],
+    ["http.at_once"],
     ["http.exchange"],
     [
         "http.*_protocol",

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 import ingest
 from ingest.direct import Direct
-from ingest.http.exchange import Answer as Begun
+from ingest.http.at_once import Answer as Begun
 from ingest.http.messages import Request
 from ingest.producer import Delivery
 from tests.client import Answer, Client, request

@@ -8,7 +8,7 @@ from __future__ import annotations
 import select
 import sys
 import types
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import trio
 
@@ -27,10 +27,12 @@ _END = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR if sys.platform == 
 class Parked(parking.Place):
     """The place of one connection's coroutine, which may wait there for its socket."""
 
-    __slots__ = ("_arrived", "_ended", "_reads")
+    __slots__ = ("_arrived", "_ended", "_reads", "at_once")
 
     def __init__(self) -> None:
         super().__init__()
+        self.at_once: Callable[[], bool] | None = None
+        """Called when something arrives while `readable` waits; whether it goes on waiting."""
         self._arrived = False
         self._ended = False  # a read finds something from now on, if only the end
         self._reads = False
@@ -54,7 +56,7 @@ class Parked(parking.Place):
         self._arrived = True
         if ended:
             self._ended = True
-        if self._reads:
+        if self._reads and not (self.at_once is not None and self.at_once()):
             self.go_on()
 
 

@@ -20,11 +20,11 @@ from ingest.config import Timeouts
 from ingest.errors import IngestError, UploadTooSlow
 from ingest.faultlog import FaultLog
 from ingest.http.arrivals import Arrivals
-from ingest.http.exchange import GONE, RECEIVE_BYTES, Answer, Disconnected, Exchange, Handler, Phase, ShortWay
+from ingest.http.at_once import DRAIN_IDLE_SECONDS, AtOnce, ShortWay
+from ingest.http.exchange import GONE, RECEIVE_BYTES, Disconnected, Handler, Phase
 from ingest.http.messages import Content, Request, Response
 from ingest.http.protocol import HTTPProtocol, Signal
 from ingest.http.streams import ByteStream, TCPStream
-from ingest.http.writing import write_usual
 from ingest.parking import own_task
 from ingest.turn import Turn
 
@@ -34,11 +34,9 @@ DISCARD_BYTES = 65_536
 """Unread content up to this is read and thrown away to keep the connection; above it, closing is cheaper."""
 LINGER_SECONDS = 2.0
 """How long a closed connection goes on reading, so that the client gets the answer before a reset."""
-DRAIN_IDLE_SECONDS = 0.5
-"""How long a connection without a request stays open in a drain, for a request that is on its way."""
 
 
-class Connection(Exchange):
+class Connection(AtOnce):
     """A connection and, while its request is handled, the exchange that a handler works with."""
 
     __slots__ = (
@@ -48,7 +46,6 @@ class Connection(Exchange):
         "_handler",
         "_refuse_with",
         "_scope",
-        "_short_way",
     )
 
     def __init__(
@@ -74,11 +71,10 @@ class Connection(Exchange):
         is asked first.
         """
         now = trio.current_time if arrivals is None else arrivals.now
-        super().__init__(stream, peer, protocol, timeouts, budget, turn or Turn(), now)
+        super().__init__(stream, peer, protocol, timeouts, budget, turn or Turn(), now, short_way)
         self._handler = handler
         self._refuse_with = refuse
         self._arrivals = arrivals
-        self._short_way = short_way
         self._faults = faults
         self._scope = trio.CancelScope()
         self._abandoned = False
@@ -211,68 +207,6 @@ class Connection(Exchange):
                 self._hold_waiting(self.peer)
             self._protocol.receive_data(await self._read_parked())
 
-    async def _serve_short(self) -> bytes | bytearray | None:
-        """Serve the requests that are for the short way, and return the first data that is not.
-
-        None where the last answer has been sent.  It repeats what is done elsewhere for any request, since
-        here each call would cost as much as what it does.
-        """
-        way, place, tcp = self._short_way, self._place, self._tcp
-        if way is None or place is None or tcp is None:
-            return await self._read_parked()
-        idle_seconds = self._timeouts.idle_seconds
-        while True:
-            try:
-                if tcp.emptied:
-                    await place.readable()
-                data = tcp.receive_now(RECEIVE_BYTES)
-            except OSError as error:
-                raise Disconnected from error
-            if data is None:
-                continue
-            whole = None if self._draining else self._protocol.whole(data)
-            if whole is None:
-                return data
-            now = self._now()
-            begun = way.begin(*whole, now)
-            del whole
-            if begun is None:
-                return data
-            del data  # who has it now lets go of it when Kafka's client has a copy
-            if isinstance(begun, Answer):
-                answer = begun
-            else:
-                self.phase, self.deadline = Phase.ANSWER, math.inf
-                try:
-                    answer = way.end(begun, await begun.wait())
-                except BaseException:
-                    way.give_up(begun)
-                    raise
-                now = self._now()
-            del begun
-            if self._draining or answer.response.closes:
-                response = msgspec.structs.replace(answer.response, closes=True, request_id=answer.request_id)
-                await self._transmit(self._protocol.send(response))
-                self._unread = tcp.readable()
-                return None
-            written = write_usual(*answer)
-            try:
-                sent = tcp.send_now(written)
-            except OSError as error:
-                raise Disconnected from error
-            wait = idle_seconds
-            if sent < len(written):
-                self.phase, self.deadline = Phase.ANSWER, math.inf
-                await self._transmit(memoryview(written)[sent:])
-                now = self._now()
-                if self._draining:  # it has begun meanwhile
-                    wait = min(wait, DRAIN_IDLE_SECONDS)
-            self.since, self.phase, self.deadline = now, Phase.IDLE, now + wait
-            del answer, written  # what a connection keeps while it is idle, it keeps ten thousand times
-            if not tcp.emptied:  # there may be no end to what it sends
-                await own_task()
-                await trio.lowlevel.checkpoint()
-
     async def _serve_one(self, request: Request) -> bool:
         """Handle one request; whether the connection can take another."""
         self.request = request
@@ -318,20 +252,6 @@ class Connection(Exchange):
         except IngestError:
             return False  # the request has its answer; this only makes it the last one
         return True
-
-    async def _read_parked(self) -> bytes | bytearray:
-        """The same, from where the connection is parked."""
-        if self._place is None or self._tcp is None:
-            return await self._read()
-        try:
-            while True:
-                if self._tcp.emptied:
-                    await self._place.readable()
-                data = self._tcp.receive_now(RECEIVE_BYTES)
-                if data is not None:
-                    return data
-        except OSError as error:
-            raise Disconnected from error
 
     # The end --------------------------------------------------------------------------------------------
 

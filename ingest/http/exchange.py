@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import trio
@@ -291,33 +290,3 @@ class Exchange:
 
 Handler = Callable[[Exchange], Awaitable[Response | None]]
 """Handles one request: returns the answer, or None after it has sent one with `start`, `send` and `end`."""
-
-
-class Answer(NamedTuple):
-    """A response, which others may get too, and the name of its request."""
-
-    response: Response
-    request_id: bytes
-
-
-class Begun(Protocol):
-    """A request on the short way whose answer is not there yet."""
-
-    async def wait(self) -> Any:
-        """Wait until it is; what it is made of."""
-
-
-B = TypeVar("B", bound=Begun)
-
-
-class ShortWay(Protocol[B]):
-    """A second handler, for requests of which nothing is special and everything is here."""
-
-    def begin(self, request: Request, content: bytes, now: float) -> B | Answer | None:
-        """Handle a request that came `now`; None where it is for the long way, and nothing has been done."""
-
-    def end(self, begun: B, came: Any) -> Answer:
-        """The answer, out of what came of waiting."""
-
-    def give_up(self, begun: B) -> None:
-        """There will be nobody to answer: the wait has been cancelled."""

@@ -24,9 +24,10 @@ from trio.testing import MockClock
 from ingest.config import HTTP, Timeouts
 from ingest.errors import ConfigError, IngestError
 from ingest.http.arrivals import open_arrivals
+from ingest.http.at_once import Answer, ShortWay
 from ingest.http.connection import Connection
 from ingest.http.engines import ENGINES
-from ingest.http.exchange import Answer, Exchange, Handler, Phase, ShortWay
+from ingest.http.exchange import Exchange, Handler, Phase
 from ingest.http.listeners import WITHOUT_REQUEST, Listeners, open_sockets, open_tls
 from ingest.http.messages import Request, Response
 from ingest.http.protocol import HTTPProtocol
@@ -549,7 +550,7 @@ class Large:
     def begin(self, request: Request, content: bytes, now: float) -> Answer:
         return Answer(Response(200, content=b"x" * 20_000_000), b"id")
 
-    def end(self, begun: Any, came: Any) -> Answer:
+    def end(self, begun: Any) -> Answer:
         raise AssertionError("nothing was waited for")
 
     def give_up(self, begun: Any) -> None:
@@ -568,6 +569,70 @@ async def test_drain_that_begins_while_an_answer_is_sent_on_the_short_way_ends_t
         assert len(await client.content(fields)) == 20_000_000
         assert await client.rest() == b""
         await place.listeners.ended()
+
+
+class Later:
+    """The same, each answer once `wake` has been called; it is its own `Begun` too."""
+
+    def __init__(self) -> None:
+        self.wake: Callable[[], None] | None = None
+        self.begun = trio.Event()
+
+    def begin(self, request: Request, content: bytes, now: float) -> Later:
+        return self
+
+    def then(self, wake: Callable[[], None]) -> bool:
+        self.wake = wake
+        self.begun.set()
+        return True
+
+    def end(self, begun: Later) -> Answer:
+        return Large().begin(Request("GET", b"/", b"1.1", (), 0), b"", 0)
+
+    def forget(self) -> None:
+        raise AssertionError("somebody waits")
+
+    def give_up(self, begun: Later) -> None:
+        raise AssertionError("somebody waits")
+
+    async def answer(self) -> None:
+        await self.begun.wait()
+        self.begun = trio.Event()
+        assert self.wake is not None
+        self.wake()
+
+
+async def test_what_arrives_while_an_answer_is_owed_is_served_behind_it() -> None:
+    way, asked = Later(), request("GET /owed")  # a head that no other test has made known
+    async with open_place(ENGINES["builtin"], echo, short_way=way) as place, place.client() as client:
+        place.accept()
+        await client.ask(asked)  # from now on its head is known
+        await client.send(asked)
+        await way.begun.wait()
+        await client.send(asked)
+        for _ in range(5):  # passes of the loop, after which it has arrived
+            await trio.lowlevel.checkpoint()
+        for _ in range(2):
+            await way.answer()
+            assert len((await client.answer()).content) == 20_000_000
+
+
+class Known(Later):
+    """The same with answers that are there at once."""
+
+    def then(self, wake: Callable[[], None]) -> bool:
+        return False
+
+    def end(self, begun: Later) -> Answer:
+        return Answer(Response(200, content=b"known"), b"id")
+
+
+async def test_an_answer_that_is_there_at_once_is_not_waited_for() -> None:
+    async with open_place(ENGINES["builtin"], echo, short_way=Known()) as place, place.client() as client:
+        place.accept()
+        await client.ask(GET)
+        for _ in range(3):
+            assert (await client.ask(GET)).content == b"known"
 
 
 # Addresses -----------------------------------------------------------------------------------------------
