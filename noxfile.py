@@ -108,6 +108,29 @@ def fuzz(session: nox.Session) -> None:
     session.run("pytest", "-m", "fuzz", "--timeout", "3600", "--record", "nox -s fuzz", *session.posargs)
 
 
+@nox.session(venv_backend="none")
+def peers(session: nox.Session) -> None:
+    """Build the study's peers in Rust and Go; the rows that a tool is missing for are left out by name."""
+    build = Path("build", "peers").absolute()
+    if _tools_for(session, "tokio-hyper, tokio-tcp, uring-tcp and glommio-tcp", "cargo", "cc", "make"):
+        manifest = "--manifest-path=bench/peers/rust/Cargo.toml"
+        session.run("cargo", "build", "--release", manifest, f"--target-dir={build / 'rust'}", external=True)
+    if _tools_for(session, "go-franz", "go"):
+        # Go writes what it resolves into go.mod, and go.sum beside it: a copy keeps the tree clean.
+        module = build / "go" / "go.mod"
+        module.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy("bench/peers/go/go.mod", module)
+        command = ["go", "build", "-C", "bench/peers/go", "-mod=mod", f"-modfile={module}"]
+        session.run(*command, "-o", str(build / "go" / "go-franz"), ".", external=True)
+
+
+def _tools_for(session: nox.Session, rows: str, *tools: str) -> bool:
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        session.warn(f"{', '.join(missing)} missing: {rows} left out")
+    return not missing
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """The study: ingest beside its peers, in interleaved rounds; bench/README.md has the arguments."""

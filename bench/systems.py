@@ -16,9 +16,11 @@ from typing import NamedTuple
 
 from bench.brokers import Target
 from bench.cases import KEYED, LINES, RECORD, VALIDATED, Case
-from bench.processes import running
+from bench.processes import ROOT, running
 
 START_SECONDS = 20.0
+BUILT = ROOT / "build" / "peers"
+"""Where `nox -s peers` leaves the peers in Rust and Go."""
 
 
 class NotStarted(Exception):
@@ -48,6 +50,18 @@ def _peer(module: str, *options: str) -> Callable[[Case, Target, int, Path], lis
         kafka = [f"--brokers={target.address}", f"--topic={target.topic}"]
         grid = [f"--linger-ms={case.linger_ms}", f"--batch-bytes={case.batch_bytes}"]
         return [*program, *kafka, f"--promise={case.promise}", *grid, *options]
+
+    return command
+
+
+def _built(program: str) -> Callable[[Case, Target, int, Path], list[str]]:
+    def command(case: Case, target: Target, port: int, _folder: Path) -> list[str]:
+        path = BUILT / program
+        if not path.exists():
+            raise NotStarted("not built: nox -s peers builds it, where its tools are there")
+        kafka = [f"--brokers={target.address}", f"--topic={target.topic}", f"--promise={case.promise}"]
+        grid = [f"--linger-ms={case.linger_ms}", f"--batch-bytes={case.batch_bytes}"]
+        return [str(path), f"--port={port}", *kafka, *grid]
 
     return command
 
@@ -90,6 +104,11 @@ SYSTEMS = {
         System("hypercorn-trio", _peer("hypercorn_trio"), _one_record),
         System("starlette-aiokafka", _peer("starlette_aiokafka"), _one_record),
         System("fastapi-aiokafka", _peer("fastapi_aiokafka"), _one_record),
+        System("tokio-hyper", _built("rust/release/tokio-hyper"), _one_record),
+        System("tokio-tcp", _built("rust/release/tokio-tcp"), _one_record),
+        System("uring-tcp", _built("rust/release/uring-tcp"), _one_record),
+        System("glommio-tcp", _built("rust/release/glommio-tcp"), _one_record),
+        System("go-franz", _built("go/go-franz"), _one_record),
     )
 }
 
