@@ -108,20 +108,23 @@ def fuzz(session: nox.Session) -> None:
     session.run("pytest", "-m", "fuzz", "--timeout", "3600", "--record", "nox -s fuzz", *session.posargs)
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def peers(session: nox.Session) -> None:
-    """Build the study's peers in Rust and Go; the rows that a tool is missing for are left out by name."""
+    """Build and test the peers in Rust and Go; the rows that a tool is missing for are left out by name."""
     build = Path("build", "peers").absolute()
-    if _tools_for(session, "tokio-hyper, tokio-tcp, uring-tcp and glommio-tcp", "cargo", "cc", "make"):
+    # librdkafka is compiled too: C, and a C++ part that its own build does not leave out.
+    if _tools_for(session, "tokio-hyper, tokio-tcp, uring-tcp and glommio-tcp", "cargo", "cc", "c++", "make"):
         manifest = "--manifest-path=bench/peers/rust/Cargo.toml"
         session.run("cargo", "build", "--release", manifest, f"--target-dir={build / 'rust'}", external=True)
     if _tools_for(session, "go-franz", "go"):
-        # Go writes what it resolves into go.mod, and go.sum beside it: a copy keeps the tree clean.
+        # Go writes go.sum beside the go.mod that it is given: a copy keeps the tree clean.
         module = build / "go" / "go.mod"
         module.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy("bench/peers/go/go.mod", module)
         command = ["go", "build", "-C", "bench/peers/go", "-mod=mod", f"-modfile={module}"]
         session.run(*command, "-o", str(build / "go" / "go-franz"), ".", external=True)
+    session.install("-e", ".[test]")
+    session.run("pytest", "-m", "peers", "tests/test_peers.py", *session.posargs)
 
 
 def _tools_for(session: nox.Session, rows: str, *tools: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from bench.brokers import Target
 from bench.cases import KEYED, LINES, RECORD, VALIDATED, Case
 from bench.processes import ROOT, running
+from tests.broker.kafka_server import free_port
 
 START_SECONDS = 20.0
 BUILT = ROOT / "build" / "peers"
@@ -151,7 +151,7 @@ def serving(
     system: System, case: Case, target: Target, wanted: frozenset[int], folder: Path
 ) -> Iterator[Server]:
     """The system, on these cores, once a record that was sent to it got its answer."""
-    port = _free_port()
+    port = free_port()
     output = folder / "output"
     with (
         output.open("wb") as file,
@@ -183,10 +183,3 @@ def _answers(port: int, process: subprocess.Popen[bytes]) -> None:
             return
         time.sleep(0.05)
     raise NotStarted(f"no 2xx within {START_SECONDS:.0f} s, at last {status}")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from bench import load, report, results
+from bench import load, report, results, systems
 from bench.__main__ import arguments, cases_of
 from bench.brokers import Place, Target
 from bench.cases import KEYED, LINES, Case, plan
@@ -17,7 +19,7 @@ from bench.check import Answered, CheckFailed, hold
 from bench.figures import CPU, FIGURES, P50, REQUESTS, Figure, Metric, judge
 from bench.load import LoadFailed
 from bench.results import Measurement, Metrics, Results
-from bench.systems import BEFORE, before
+from bench.systems import BEFORE, SYSTEMS, NotStarted, System, before, serving
 from tests.client import Answer
 
 COUNTED = {
@@ -61,6 +63,58 @@ def test_another_checkout_is_another_system(tmp_path: Path) -> None:
     command = before(tmp_path).command(DELIVERED, place, 80, tmp_path)
     assert command[:2] == ["env", f"PYTHONPATH={tmp_path}"]
     assert command[3:6] == ["-P", "-m", "ingest"]
+
+
+BUILT = ["tokio-hyper", "tokio-tcp", "uring-tcp", "glommio-tcp", "go-franz"]
+CORES = frozenset(os.sched_getaffinity(0))
+ANSWERING = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.send_response(202)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_a_system_listens_where_no_outgoing_connection_takes_its_port(tmp_path: Path) -> None:
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    system = System(
+        "any", lambda _case, _target, port, _folder: [sys.executable, "-c", ANSWERING, str(port)], bool
+    )
+    with serving(system, DELIVERED, Target("127.0.0.1:9", "t", 1), CORES, tmp_path) as server:
+        assert server.port < lowest
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_peer_that_was_not_built_says_who_builds_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systems, "BUILT", tmp_path)
+    with (
+        pytest.raises(NotStarted, match="nox -s peers"),
+        serving(SYSTEMS[name], DELIVERED, Target("127.0.0.1:9", "t", 1), CORES, tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_peer_gets_the_settings_of_the_case_and_the_last_word(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systems, "BUILT", tmp_path)
+    for folder in ("rust/release", "go"):
+        program = tmp_path / folder / name
+        program.parent.mkdir(parents=True)
+        program.write_text('#!/bin/sh\necho "$@"\nexit 1\n')
+        program.chmod(0o755)
+    case = Case("queued", linger_ms=7, batch_bytes=99)
+    words = "--brokers=127.0.0.1:9 --topic=t --promise=queued --linger-ms=7 --batch-bytes=99"
+    with (
+        pytest.raises(NotStarted, match=rf"ended with 1: --port=\d+ {words}$"),
+        serving(SYSTEMS[name], case, Target("127.0.0.1:9", "t", 1), CORES, tmp_path),
+    ):
+        pass
 
 
 def test_what_wrk_counted_is_read() -> None:

@@ -148,9 +148,11 @@ def _copy_dependencies(maven: str, into: Path) -> None:
     raise KafkaMissing(f"`{' '.join(command)}` failed: {first}")
 
 
-def _free_port() -> int:
-    # Below the range that outgoing connections take their ports from, so that nobody gets a port
-    # while its broker is down: not another program, and not a client that connects to itself.
+def free_port() -> int:
+    """A port for a listener, below the range that outgoing connections take theirs from.
+
+    So nobody gets it while its owner is down: not another program, and not a client that connects to itself.
+    """
     for _ in range(1000):
         port = random.randrange(20_000, 32_000)
         with socket.socket() as listener, contextlib.suppress(OSError):
@@ -168,7 +170,7 @@ class RealKafka:
 
     def __init__(self, folder: Path, properties: str = "") -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.bootstrap_servers = f"127.0.0.1:{self.port}"
         self._java = find_java()
         self._classpath = f"{fetch_jars()}/*"
@@ -176,9 +178,9 @@ class RealKafka:
         self._output = folder / "kafka.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._admin: AdminClient | None = None
-        controller_port = _free_port()
+        controller_port = free_port()
         while controller_port == self.port:
-            controller_port = _free_port()
+            controller_port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
         self._properties.write_text(
             SERVER_PROPERTIES.format(

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 )
 
 const (
@@ -57,14 +59,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusMethodNotAllowed)
 		return
 	}
-	value, err := io.ReadAll(http.MaxBytesReader(w, r.Body, contentBytes))
-	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			s.refuse(w, http.StatusRequestEntityTooLarge)
-		} else {
-			s.refuse(w, http.StatusBadRequest)
-		}
+	value, err := read(w, r)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		s.refuse(w, http.StatusRequestEntityTooLarge)
+		return
+	case err != nil:
+		s.refuse(w, http.StatusBadRequest)
 		return
 	}
 	if !s.enter() {
@@ -90,6 +92,20 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, http.StatusOK, receipt)
 }
 
+// The content, at once in a slice of its size where that is known; the client keeps it until it is delivered.
+func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength < 0 {
+		return io.ReadAll(http.MaxBytesReader(w, r.Body, contentBytes))
+	}
+	if r.ContentLength > contentBytes {
+		return nil, &http.MaxBytesError{Limit: contentBytes}
+	}
+	value := make([]byte, r.ContentLength)
+	_, err := io.ReadFull(r.Body, value)
+	return value, err
+}
+
+// Whether there was room in time.
 func (s *server) enter() bool {
 	select {
 	case s.room <- struct{}{}:
@@ -170,15 +186,19 @@ func main() {
 	}
 	runtime.GOMAXPROCS(*threads)
 
+	// librdkafka's mock cluster knows ApiVersions up to 2, and its answer to a later one is no answer to it.
+	versions := kversion.Stable()
+	versions.SetMaxKeyVersion(kmsg.ApiVersions.Int16(), 2)
 	// acks=all and idempotence are franz-go's defaults; what is compressed by default is not, for librdkafka
 	// does not compress either.
 	options := []kgo.Opt{
 		kgo.SeedBrokers(strings.Split(*brokers, ",")...),
+		kgo.MaxVersions(versions),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordDeliveryTimeout(8 * time.Second),
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
 	}
-	places := 10_000
+	places := 50_000 // the client's default
 	if *profile == "tuned" {
 		places = 1_000_000
 		options = append(options, kgo.ProducerLinger(time.Millisecond))

@@ -34,7 +34,9 @@ fn serve(
     deliveries: Arc<Deliveries>,
     accept_errors: AcceptErrors,
 ) -> io::Result<()> {
-    let executor = LocalExecutorBuilder::new(Placement::Unbound).make().map_err(io::Error::from)?;
+    let executor = LocalExecutorBuilder::new(Placement::Unbound)
+        .make()
+        .map_err(|error| io::Error::other(format!("io_uring: {error}")))?;
     executor.run(accept(home, listener, deliveries, accept_errors))
 }
 

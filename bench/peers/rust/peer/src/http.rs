@@ -5,8 +5,8 @@ use std::io::Write;
 
 use crate::kafka::Outcome;
 
-/// Bytes to have room for before each read.
-pub const READ_BYTES: usize = 4096;
+/// Bytes to have room for before each read: a usual request comes whole.
+pub const READ_BYTES: usize = 8192;
 pub const HEAD_BYTES: usize = 16 * 1024;
 /// librdkafka's own limit for a record, `message.max.bytes`.
 pub const CONTENT_BYTES: usize = 1_000_000;
@@ -31,17 +31,19 @@ impl Request {
 
 /// The first request in `bytes`, `None` until all of it is there, or the status to refuse it with.
 pub fn read(bytes: &[u8]) -> Result<Option<Request>, u16> {
-    let Some(content) = head_length(bytes) else {
-        return if bytes.len() < HEAD_BYTES { Ok(None) } else { Err(431) };
+    let mut at = 0;
+    let Some(first) = line(bytes, &mut at)? else {
+        return Ok(None);
     };
-    if content > HEAD_BYTES {
-        return Err(431);
-    }
-    let mut lines = bytes[..content - 2].split_inclusive(|&byte| byte == b'\n');
-    let (method, mut keep_alive) = request_line(line_of(lines.next().unwrap_or_default())?)?;
+    let (method, mut keep_alive) = request_line(first)?;
     let mut length = None;
-    for line in lines {
-        let line = line_of(line)?;
+    loop {
+        let Some(line) = line(bytes, &mut at)? else {
+            return Ok(None);
+        };
+        if line.is_empty() {
+            break;
+        }
         let colon = line.iter().position(|&byte| byte == b':').ok_or(400_u16)?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.is_empty() || name.iter().any(|byte| !byte.is_ascii_graphic()) {
@@ -66,23 +68,21 @@ pub fn read(bytes: &[u8]) -> Result<Option<Request>, u16> {
     if length > CONTENT_BYTES {
         return Err(413);
     }
-    let end = content + length;
-    Ok((bytes.len() >= end).then_some(Request { content, end, keep_alive }))
+    let end = at + length;
+    Ok((bytes.len() >= end).then_some(Request { content: at, end, keep_alive }))
 }
 
-fn head_length(bytes: &[u8]) -> Option<usize> {
-    let mut from = 3;
-    loop {
-        let at = from + bytes.get(from..)?.iter().position(|&byte| byte == b'\n')?;
-        if &bytes[at - 3..at] == b"\r\n\r" {
-            return Some(at + 1);
+/// The line of the head that begins `at`, without its end, and then `at` behind it; `None` until it is whole.
+fn line<'a>(bytes: &'a [u8], at: &mut usize) -> Result<Option<&'a [u8]>, u16> {
+    let head = &bytes[*at..bytes.len().min(HEAD_BYTES)];
+    match head.iter().position(|&byte| byte == b'\n') {
+        Some(length) => {
+            *at += length + 1;
+            head[..length].strip_suffix(b"\r").map(Some).ok_or(400)
         }
-        from = at + 1;
+        None if bytes.len() < HEAD_BYTES => Ok(None),
+        None => Err(431),
     }
-}
-
-fn line_of(bytes: &[u8]) -> Result<&[u8], u16> {
-    bytes.strip_suffix(b"\r\n").ok_or(400)
 }
 
 /// The method, and whether the connection stays open where no field says otherwise.

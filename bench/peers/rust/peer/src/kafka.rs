@@ -151,9 +151,8 @@ impl Deliveries {
     pub fn open(settings: &Settings) -> Arc<Self> {
         let inboxes: Arc<[Inbox]> = (0..settings.threads).map(|_| Inbox::default()).collect();
         let callbacks = Callbacks { inboxes: Arc::clone(&inboxes) };
-        let producer: BaseProducer<Callbacks> = config(settings)
-            .create_with_context(callbacks)
-            .unwrap_or_else(|error| process::fail(&error));
+        let producer: BaseProducer<Callbacks> =
+            config(settings).create_with_context(callbacks).unwrap_or_else(|error| process::fail(&error));
         let producer = Arc::new(producer);
         let polled = Arc::clone(&producer);
         thread::Builder::new()
@@ -197,7 +196,8 @@ impl Deliveries {
             (Some(sender), Some(receiver))
         };
         let waiting = Box::new(Waiting { home, request });
-        let mut record = BaseRecord::<(), [u8], Box<Waiting>>::with_opaque_to(&self.topic, waiting).payload(value);
+        let mut record =
+            BaseRecord::<(), [u8], Box<Waiting>>::with_opaque_to(&self.topic, waiting).payload(value);
         let mut room = Room::default();
         while let Err((error, returned)) = self.producer.send(record) {
             if !is_full(&error) {

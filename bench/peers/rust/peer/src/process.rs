@@ -74,10 +74,8 @@ where
     S: Fn(usize, TcpListener) -> io::Result<()> + Clone + Send + 'static,
     L: Fn() -> usize,
 {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap_or_else(|error| fail(&error));
+    let runtime =
+        runtime::Builder::new_current_thread().enable_all().build().unwrap_or_else(|error| fail(&error));
     match runtime.block_on(until_stopped(settings.address, threads, serve, left)) {
         Ok(()) => {
             println!("{}", counts());

@@ -48,7 +48,10 @@ impl Settings {
     }
 }
 
-fn read(mut arguments: impl Iterator<Item = String>, accept_errors: AcceptErrors) -> Result<Settings, String> {
+fn read(
+    mut arguments: impl Iterator<Item = String>,
+    accept_errors: AcceptErrors,
+) -> Result<Settings, String> {
     let mut given = Given(BTreeMap::new());
     while let Some(argument) = arguments.next() {
         let Some(option) = argument.strip_prefix("--") else {

@@ -9,8 +9,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,6 +20,7 @@ use peer::http::{CONTENT_BYTES, refusal};
 use peer::kafka::{Outcome, Room, config, is_full};
 use peer::process;
 use peer::settings::{AcceptErrors, Settings};
+use rdkafka::producer::future_producer::{Delivery, OwnedDeliveryResult};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
@@ -92,21 +93,45 @@ struct Application {
     producer: FutureProducer,
     topic: String,
     queued: bool,
-    /// Records that were answered as queued, in the order of their production: only for the count at the end.
+    /// Records whose reports nobody waits for, about in the order of their production: for the count at the end.
     unreported: Mutex<VecDeque<DeliveryFuture>>,
+}
+
+/// A record whose request waits for the report, and may end before it: Hyper drops it with its client.
+struct Waiting<'a> {
+    application: &'a Application,
+    delivery: Option<DeliveryFuture>,
+}
+
+impl Waiting<'_> {
+    async fn report(&mut self) -> Option<Delivery> {
+        let report = self.delivery.as_mut()?.await;
+        self.delivery = None;
+        count(&report);
+        report.ok()?.ok()
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.delivery.is_some() {
+            self.application.settle(self.delivery.take());
+        }
+    }
 }
 
 impl Application {
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         if request.method() != Method::POST {
-            let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, refusal(405).into());
+            let mut refused = refuse(StatusCode::METHOD_NOT_ALLOWED);
             refused.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
             return refused;
         }
-        let Ok(content) = Limited::new(request.into_body(), CONTENT_BYTES).collect().await else {
-            return response(StatusCode::PAYLOAD_TOO_LARGE, refusal(413).into());
+        let value = match read(request.into_body()).await {
+            Ok(value) => value,
+            Err(status) => return refuse(status),
         };
-        let outcome = self.produce(&content.to_bytes()).await;
+        let outcome = self.produce(&value).await;
         let status = StatusCode::from_u16(outcome.status()).expect("an outcome's status is one");
         let content = match outcome.content(&self.topic) {
             Cow::Borrowed(bytes) => Bytes::from_static(bytes),
@@ -137,13 +162,10 @@ impl Application {
             self.settle(Some(delivery));
             return Outcome::Queued;
         }
-        let report = delivery.await;
-        process::reported(matches!(report, Ok(Ok(_))));
-        match report {
-            Ok(Ok(delivery)) => {
-                Outcome::Delivered { partition: delivery.partition, offset: delivery.offset }
-            }
-            _ => Outcome::Failed,
+        let mut waiting = Waiting { application: self, delivery: Some(delivery) };
+        match waiting.report().await {
+            Some(delivery) => Outcome::Delivered { partition: delivery.partition, offset: delivery.offset },
+            None => Outcome::Failed,
         }
     }
 
@@ -157,7 +179,7 @@ impl Application {
             let Poll::Ready(report) = Pin::new(oldest).poll(&mut nobody) else {
                 break;
             };
-            process::reported(matches!(report, Ok(Ok(_))));
+            count(&report);
             unreported.pop_front();
         }
         unreported.len()
@@ -166,6 +188,27 @@ impl Application {
     fn left(&self) -> usize {
         self.settle(None) + usize::try_from(self.producer.in_flight_count()).unwrap_or(0)
     }
+}
+
+/// The content, or the status to refuse it with.
+async fn read(body: Incoming) -> Result<Bytes, StatusCode> {
+    // `Limited` alone would first read as much as the limit.
+    if body.size_hint().lower() > CONTENT_BYTES as u64 {
+        return Err(StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    match Limited::new(body, CONTENT_BYTES).collect().await {
+        Ok(content) => Ok(content.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(StatusCode::PAYLOAD_TOO_LARGE),
+        Err(_) => Err(StatusCode::BAD_REQUEST),
+    }
+}
+
+fn count<E>(report: &Result<OwnedDeliveryResult, E>) {
+    process::reported(matches!(report, Ok(Ok(_))));
+}
+
+fn refuse(status: StatusCode) -> Response<Full<Bytes>> {
+    response(status, refusal(status.as_u16()).into())
 }
 
 fn response(status: StatusCode, content: Bytes) -> Response<Full<Bytes>> {

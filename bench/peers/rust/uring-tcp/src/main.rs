@@ -13,6 +13,7 @@ use peer::kafka::Deliveries;
 use peer::process;
 use peer::settings::{AcceptErrors, Settings};
 use tokio::time::sleep;
+use tokio_uring::Runtime;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::{TcpListener, TcpStream};
 
@@ -35,7 +36,10 @@ fn serve(
     deliveries: Arc<Deliveries>,
     accept_errors: AcceptErrors,
 ) -> io::Result<()> {
-    tokio_uring::start(accept(home, listener, deliveries, accept_errors))
+    // Not `start`, which panics where the kernel refuses io_uring.
+    let runtime = Runtime::new(&tokio_uring::builder())
+        .map_err(|error| io::Error::new(error.kind(), format!("io_uring: {error}")))?;
+    runtime.block_on(accept(home, listener, deliveries, accept_errors))
 }
 
 async fn accept(

@@ -1,0 +1,203 @@
+"""The study's peers in Rust and Go, as `nox -s peers` built them, held to what each of them has to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from bench.brokers import Target, open_mock, read
+from bench.cases import Case
+from bench.check import check
+from bench.systems import SYSTEMS, NotStarted, Server, serving
+from tests.client import Client, request
+
+pytestmark = pytest.mark.peers
+
+CORES = frozenset(os.sched_getaffinity(0))
+PLACES = {"go-franz": 50_000}
+"""Records that its client holds by default, where that is not librdkafka's 100,000."""
+
+
+@dataclass
+class Peer:
+    """One of them, with an empty topic."""
+
+    name: str
+    target: Target
+    folder: Path
+
+    @contextmanager
+    def serving(self, promise: str, *options: str) -> Iterator[Server]:
+        system = SYSTEMS[self.name]
+        own = replace(system, command=lambda *given: [*system.command(*given), *options])
+        with serving(own, Case(promise), self.target, CORES, self.folder) as server:
+            yield server
+
+    @property
+    def counts(self) -> Any:
+        """What it printed at its end."""
+        return json.loads((self.folder / "output").read_text().splitlines()[-1])
+
+    @contextmanager
+    def frozen_broker(self) -> Iterator[Callable[[], None]]:
+        """The broker does nothing until it is told to go on."""
+
+        def thaw() -> None:
+            os.kill(self.target.pid, signal.SIGCONT)
+
+        os.kill(self.target.pid, signal.SIGSTOP)
+        try:
+            yield thaw
+        finally:
+            thaw()
+
+
+@pytest.fixture(params=["tokio-hyper", "tokio-tcp", "uring-tcp", "glommio-tcp", "go-franz"])
+def peer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Peer]:
+    with open_mock(CORES) as broker, broker() as target:
+        found = Peer(request.param, target, tmp_path)
+        try:
+            SYSTEMS[found.name].command(Case(), target, 1, tmp_path)
+        except NotStarted as error:
+            pytest.skip(f"{found.name}: {error}")
+        yield found
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[Client]:
+    async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+        with trio.fail_after(30):
+            yield Client(stream)
+
+
+async def test_requests_in_any_pieces_are_answered_in_order(peer: Peer) -> None:
+    values = [b"first", b"\r\n\r\nPOST / HTTP/1.1\r\n\r\n", b"", b"x" * 900_000, b"last"]
+    requests = [request("POST /", content=value) for value in values]
+    with peer.serving("delivered") as server:
+        async with connected(server) as client:
+            await client.send(b"".join(requests))
+            answers = [await client.answer() for _ in values]
+            for piece in b"".join(requests[:3]):
+                await client.send(bytes([piece]))
+            answers += [await client.answer() for _ in values[:3]]
+        assert {answer.status for answer in answers} == {200}
+        found = read(peer.target, len(answers) + 1)  # and the one that it was started with
+    named = [found[answer.json["partition"], answer.json["offset"]] for answer in answers]
+    assert named == values + values[:3]
+    assert answers[0].json["topic"] == peer.target.topic
+    assert len(found) == len(answers) + 1
+
+
+async def test_two_threads_and_other_settings_keep_the_promise(peer: Peer) -> None:
+    with peer.serving("delivered", "--threads=2", "--profile=tuned") as server:
+        sent = await trio.to_thread.run_sync(check, server, Case(), peer.target)
+    assert peer.counts["answered"] == {"200": sent + 1}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"nonsense\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1x\r\n\r\n1",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n12",
+    ],
+    ids=["no request", "no field", "no number", "two lengths"],
+)
+async def test_a_bad_request_is_answered_with_400_and_closes(peer: Peer, wrong: bytes) -> None:
+    with peer.serving("queued") as server:
+        async with connected(server) as client:
+            await client.send(request("POST /", content=b"good") + wrong)
+            assert (await client.answer()).status == 202
+            assert (await client.answer()).status == 400
+            assert await client.rest() == b""
+        async with connected(server) as client:
+            assert (await client.ask(request("POST /", content=b"next"))).status == 202
+    assert peer.counts["delivered"] == 3
+
+
+async def test_what_is_no_record_is_refused(peer: Peer) -> None:
+    with peer.serving("delivered") as server:
+        async with connected(server) as client:
+            answer = await client.ask(request("GET /"))
+            assert answer.status == 405
+            assert answer.fields["allow"] == "POST"
+        async with connected(server) as client:
+            answer = await client.ask(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000001\r\n\r\n")
+            assert answer.status == 413
+    assert peer.counts["answered"] == {"200": 1, "405": 1, "413": 1}
+
+
+@pytest.mark.parametrize("head", [("1.1", "Connection: close"), ("1.0",)], ids=["asked to", "HTTP/1.0"])
+async def test_a_connection_closes_where_it_should(peer: Peer, head: tuple[str, ...]) -> None:
+    version, *fields = head
+    with peer.serving("delivered") as server:
+        async with connected(server) as client:
+            await client.send(request("POST /", *fields, content=b"only", version=version))
+            # Hyper answers an HTTP/1.0 request with that version, which `Client.answer` does not take.
+            assert (await client.rest()).split(b" ")[1] == b"200"
+
+
+async def test_a_full_queue_is_waited_for_and_nothing_is_dropped(peer: Peer) -> None:
+    places = PLACES.get(peer.name, 100_000)
+    connections, more = 16, 16 * 50
+    each = (places + more) // connections
+    answered, full = 0, trio.Event()
+    marks = b"HTTP/1.1 202 "
+
+    async def converse(server: Server) -> None:
+        nonlocal answered
+        rest, own = b"", 0
+        async with connected(server) as client, trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, request("POST /", content=b"x") * each)
+            while own < each:
+                data = rest + await client.stream.receive_some(65_536)
+                assert len(data) > len(rest), "the server closed"
+                own += data.count(marks)
+                answered += data.count(marks)
+                rest = data[-len(marks) + 1 :]
+                if answered >= places - connections:
+                    full.set()
+
+    with peer.serving("queued") as server, peer.frozen_broker() as thaw:
+        async with trio.open_nursery() as nursery:
+            for _ in range(connections):
+                nursery.start_soon(converse, server)
+            await full.wait()
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert answered <= places
+            thaw()
+        assert answered == each * connections
+    assert peer.counts["answered"] == {"202": answered + 1}
+    assert (peer.counts["delivered"], peer.counts["failed"]) == (answered + 1, 0)
+
+
+async def test_a_record_whose_client_has_gone_is_counted_too(peer: Peer) -> None:
+    with peer.serving("delivered") as server, peer.frozen_broker() as thaw:
+        async with connected(server) as gone:
+            await gone.send(request("POST /", content=b"gone"))
+        async with connected(server) as client:
+            await client.send(request("POST /", content=b"here"))
+            thaw()
+            assert (await client.answer()).status == 200
+    assert peer.counts["delivered"] == 3
+    assert peer.counts["accepted"] == 3
+
+
+@pytest.mark.parametrize("option", ["--promise=both", "--profile=fast", "--threads=0", "--port=x", "--no=1"])
+def test_wrong_arguments_are_named(peer: Peer, option: str) -> None:
+    command = [*SYSTEMS[peer.name].command(Case(), peer.target, 1, peer.folder), option]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 2
+    assert option.partition("=")[0].lstrip("-") in done.stderr
