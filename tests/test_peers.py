@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +28,19 @@ pytestmark = pytest.mark.peers
 CORES = frozenset(os.sched_getaffinity(0))
 PLACES = {"go-franz": 50_000}
 """Records that its client holds by default, where that is not librdkafka's 100,000."""
+
+WITHOUT_IO_URING = """
+import ctypes, os, struct, sys
+allow, refuse = 0x7FFF0000, 0x00050001  # SECCOMP_RET_ALLOW, and SECCOMP_RET_ERRNO with EPERM
+call = 425  # io_uring_setup
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, call), (0x06, 0, 0, refuse), (0x06, 0, 0, allow)]
+program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+filter = struct.pack("HxxxxxxP", len(steps), ctypes.addressof(program))
+prctl = ctypes.CDLL(None).prctl
+assert prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+assert prctl(22, 2, filter) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @dataclass
@@ -72,6 +86,18 @@ def peer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Peer]:
         except NotStarted as error:
             pytest.skip(f"{found.name}: {error}")
         yield found
+
+
+@pytest.mark.parametrize("peer", ["uring-tcp", "glommio-tcp"], indirect=True)
+def test_a_kernel_that_refuses_io_uring_is_the_reason_to_be_left_out(peer: Peer) -> None:
+    system = SYSTEMS[peer.name]
+    refused = [sys.executable, "-c", WITHOUT_IO_URING]
+    own = replace(system, command=lambda *given: [*refused, *system.command(*given)])
+    with (
+        pytest.raises(NotStarted, match="io_uring: Operation not permitted"),
+        serving(own, Case(), peer.target, CORES, peer.folder),
+    ):
+        pass
 
 
 @asynccontextmanager

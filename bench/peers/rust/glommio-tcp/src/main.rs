@@ -1,6 +1,7 @@
 //! Glommio over a TCP stream, and a `BaseProducer` polled by a thread: one executor for each thread, bound to
 //! no core, since the measurement binds the process.
 
+use std::fmt::Display;
 use std::io;
 use std::net;
 use std::os::fd::{FromRawFd, IntoRawFd};
@@ -10,6 +11,7 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement};
+use io_uring::IoUring;
 use peer::http;
 use peer::kafka::Deliveries;
 use peer::process;
@@ -34,9 +36,10 @@ fn serve(
     deliveries: Arc<Deliveries>,
     accept_errors: AcceptErrors,
 ) -> io::Result<()> {
-    let executor = LocalExecutorBuilder::new(Placement::Unbound)
-        .make()
-        .map_err(|error| io::Error::other(format!("io_uring: {error}")))?;
+    let refused = |error: &dyn Display| io::Error::other(format!("io_uring: {error}"));
+    // Glommio panics where the kernel refuses it, and speaks of its age.
+    IoUring::new(8).map_err(|error| refused(&error))?;
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).make().map_err(|error| refused(&error))?;
     executor.run(accept(home, listener, deliveries, accept_errors))
 }
 
