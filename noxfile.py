@@ -124,7 +124,8 @@ def peers(session: nox.Session) -> None:
         command = ["go", "build", "-C", "bench/peers/go", "-mod=mod", f"-modfile={module}"]
         session.run(*command, "-o", str(build / "go" / "go-franz"), ".", external=True)
     session.install("-e", ".[test]")
-    session.run("pytest", "-m", "peers", "tests/test_peers.py", *session.posargs)
+    # What is not built is said above, once, and skipped in silence.
+    session.run("pytest", "-m", "peers", "-rfE", "tests/test_peers.py", *session.posargs)
 
 
 def _tools_for(session: nox.Session, rows: str, *tools: str) -> bool:

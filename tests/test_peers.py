@@ -79,13 +79,12 @@ class Peer:
 
 @pytest.fixture(params=["tokio-hyper", "tokio-tcp", "uring-tcp", "glommio-tcp", "go-franz"])
 def peer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Peer]:
+    try:
+        SYSTEMS[request.param].command(Case(), Target("127.0.0.1:9", "t", 1), 1, tmp_path)
+    except NotStarted as error:
+        pytest.skip(f"{request.param}: {error}")
     with open_mock(CORES) as broker, broker() as target:
-        found = Peer(request.param, target, tmp_path)
-        try:
-            SYSTEMS[found.name].command(Case(), target, 1, tmp_path)
-        except NotStarted as error:
-            pytest.skip(f"{found.name}: {error}")
-        yield found
+        yield Peer(request.param, target, tmp_path)
 
 
 @pytest.mark.parametrize("peer", ["uring-tcp", "glommio-tcp"], indirect=True)
