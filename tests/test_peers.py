@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,18 @@ async def test_a_record_whose_client_has_gone_is_counted_too(peer: Peer) -> None
             assert (await client.answer()).status == 200
     assert peer.counts["delivered"] == 3
     assert peer.counts["accepted"] == 3
+
+
+async def test_more_connections_than_descriptors_are_accepted_once_others_have_gone(peer: Peer) -> None:
+    with peer.serving("delivered") as server:
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (64, 64))
+        async with AsyncExitStack() as storm:
+            clients = [await storm.enter_async_context(connected(server)) for _ in range(100)]
+            assert (await clients[0].ask(request("POST /", content=b"within"))).status == 200
+        async with connected(server) as client:
+            assert (await client.ask(request("POST /", content=b"after"))).status == 200
+    assert peer.counts["delivered"] == 3
+    assert peer.counts.get("accept_errors") != 0  # Go's accept loop keeps its own to itself
 
 
 @pytest.mark.parametrize("option", ["--promise=both", "--profile=fast", "--threads=0", "--port=x", "--no=1"])
