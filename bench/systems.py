@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import random
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.brokers import Target
-from bench.cases import KEYED, LINES, RECORD, VALIDATED, Case
+from bench.cases import KEYED, LINES, PROFILES, RECORD, VALIDATED, Case
 from bench.processes import running
 
 START_SECONDS = 20.0
@@ -59,6 +60,7 @@ def _ingest(*options: str) -> Callable[[Case, Target, int, Path], list[str]]:
         config.write_text(
             f"[[routes]]\npath = '/'\ntopic = {json.dumps(target.topic)}\npromise = '{case.promise}'\n"
             f"[kafka]\n'linger.ms' = {case.linger_ms}\n'batch.size' = {case.batch_bytes}\n"
+            + "".join(f"'{name}' = {value}\n" for name, value in PROFILES[case.profile].items())
         )
         program = [sys.executable, "-m", "ingest", "serve", f"--config={config}", f"--port={port}"]
         return [*program, "--management-port=0", f"--bootstrap-servers={target.address}", *options]
@@ -129,14 +131,23 @@ def request_target(case: Case, topic: str) -> str:
 
 @contextlib.contextmanager
 def serving(
-    system: System, case: Case, target: Target, wanted: frozenset[int], folder: Path
+    system: System,
+    case: Case,
+    target: Target,
+    wanted: frozenset[int],
+    folder: Path,
+    options: Sequence[str] = (),
 ) -> Iterator[Server]:
-    """The system, on these cores, once a record that was sent to it got its answer."""
-    port = _free_port()
+    """The system, on these cores, once a record that was sent to it got its answer.
+
+    `options` come last on its command line.
+    """
+    port = free_port()
+    command = [*system.command(case, target, port, folder), *options]
     output = folder / "output"
     with (
         output.open("wb") as file,
-        running(system.command(case, target, port, folder), wanted, file) as process,
+        running(command, wanted, file, open_files=case.open_files) as process,
     ):
         try:
             _answers(port, process)
@@ -166,8 +177,10 @@ def _answers(port: int, process: subprocess.Popen[bytes]) -> None:
     raise NotStarted(f"no 2xx within {START_SECONDS:.0f} s, at last {status}")
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def free_port() -> int:
+    """One to listen on, below those that outgoing connections are given, thousands of them in some cases."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
