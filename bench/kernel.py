@@ -37,7 +37,7 @@ class AcceptQueue(NamedTuple):
 
 def accept_queue(port: int) -> AcceptQueue:
     """Of all sockets that listen on this port of IPv4 together, as `ss -ltn` shows it (sock_diag(7))."""
-    # struct inet_diag_req_v2: family, protocol, extensions, padding, states, and a socket's id, which a dump ignores.
+    # struct inet_diag_req_v2: family, protocol, extensions, padding, states, and an id, which a dump ignores.
     request = struct.pack("=BBBBI48x", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 1 << _LISTEN)
     header = struct.pack("=IHHII", 16 + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
     length = limit = 0
@@ -54,7 +54,7 @@ def accept_queue(port: int) -> AcceptQueue:
 
 def listening(answer: bytes, port: int) -> tuple[list[AcceptQueue], bool]:
     """The queues of this port in one answer of sock_diag, and whether it was the last.  Raises OSError."""
-    found = []
+    found: list[AcceptQueue] = []
     while len(answer) >= 16:
         size, kind = struct.unpack_from("=IH", answer)
         if kind == _NLMSG_DONE:
@@ -103,7 +103,9 @@ def read_sockets(sockstat: str, snmp: str, netstat: str) -> Sockets:
     time_wait = re.search(r"^TCP: .*\btw (\d+)", sockstat, re.MULTILINE)
     assert time_wait is not None, "sockstat has no tw"
     return Sockets(
-        int(time_wait[1]), _counter(snmp, "Tcp", "PassiveOpens"), _counter(netstat, "TcpExt", "ListenOverflows")
+        int(time_wait[1]),
+        _counter(snmp, "Tcp", "PassiveOpens"),
+        _counter(netstat, "TcpExt", "ListenOverflows"),
     )
 
 
@@ -166,13 +168,13 @@ def rings(pid: int) -> list[Ring]:
 
 
 def read_ring(text: str) -> Ring:
-    """From a file of /proc/PID/fdinfo: its lines `SqHead:` and so on, and one for each completion in overflow."""
+    """From a file of /proc/PID/fdinfo: lines like `SqHead:`, and one for each completion in overflow."""
     numbers = dict(re.findall(r"^(\w+):[ \t]+(\d+)", text, re.MULTILINE))
     overflow = text.partition("CqOverflowList:")[2]
-    return Ring(
-        *(int(numbers.get(name, 0)) for name in ("SqHead", "SqTail", "CqHead", "CqTail")),
-        overflow=len(re.findall(r"user_data", overflow)),
+    head, tail, cq_head, cq_tail = (
+        int(numbers.get(name, 0)) for name in ("SqHead", "SqTail", "CqHead", "CqTail")
     )
+    return Ring(head, tail, cq_head, cq_tail, overflow.count("user_data"))
 
 
 class Calls:

@@ -1,4 +1,4 @@
-"""The programs in C, for which Python would be too slow beside what is measured: built with `cc` when needed."""
+"""The programs in C, for which Python would be too slow beside what is measured: built when needed."""
 
 from __future__ import annotations
 

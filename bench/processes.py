@@ -151,3 +151,9 @@ def _stat(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def state(pid: int) -> str:
+    """A letter of proc_pid_stat(5), such as R; "" where the process has gone."""
+    fields = _stat(pid)
+    return fields[0] if fields else ""

@@ -20,6 +20,8 @@ from bench.cases import KEYED, LINES, PROFILES, RECORD, VALIDATED, Case
 from bench.processes import running
 
 START_SECONDS = 20.0
+RUST_PEERS = ("tokio-hyper", "tokio-tcp", "uring-tcp", "glommio-tcp")
+BUILT_PEERS = (*RUST_PEERS, "go-franz")
 
 
 class NotStarted(Exception):
@@ -34,6 +36,11 @@ class System:
     command: Callable[[Case, Target, int, Path], list[str]]
     takes: Callable[[Case], bool]
     """Whether it has a part in a case."""
+
+    @property
+    def built(self) -> bool:
+        """Whether it is one of the peers in Rust and Go, which `nox -s peers` builds."""
+        return self.name in BUILT_PEERS
 
 
 class Server(NamedTuple):
