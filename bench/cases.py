@@ -61,8 +61,10 @@ PROFILES: dict[str, dict[str, int]] = {
         "queue.buffering.max.messages": 1_000_000,
         "queue.buffering.max.kbytes": 2_097_152,
     },
+    "old": {"batch.num.messages": 1000},
 }
-"""Settings of librdkafka; `tuned` is the larger batch and buffer of the study's second phase."""
+"""Settings of librdkafka: `tuned` is the larger batch and buffer of the study's second phase, `old` a default
+of once.  Peers that are built know the first two."""
 
 
 RECORDS = [

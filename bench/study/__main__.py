@@ -85,9 +85,17 @@ def main() -> None:
         plots.draw(found, FOLDER)
         print(report.markdown(found))
         print(f"study: quick, so no page is written; findings: {path}, plots beside it", file=sys.stderr)
-        return
+        sys.exit(broken(found))
     source = found.write(PUBLISHED / f"{found.date.replace(':', '')}.json")
     _publish(found, source)
+
+
+def broken(found: Findings) -> str | None:
+    """What a run that shows its workings has to fail for: a step that did, or nothing about ours."""
+    failed = [f"{step.what}: {step.reason}" for step in found.of(Failed)]
+    if plan.OURS in found.left_out:
+        failed.append(f"{plan.OURS} is left out: {found.left_out[plan.OURS]}")
+    return "study: " + "; ".join(failed) if failed else None
 
 
 def _publish(found: Findings, source: Path) -> None:

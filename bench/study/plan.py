@@ -46,7 +46,9 @@ def factors() -> dict[str, Case]:
         "producer tuned, linger.ms 1": dataclasses.replace(
             PHASE_1, profile=second.profile, linger_ms=second.linger_ms
         ),
-        "linger.ms 0": dataclasses.replace(PHASE_1, linger_ms=0),
+        "linger.ms 0, an old default": dataclasses.replace(PHASE_1, linger_ms=0),
+        "linger.ms 1000, an older one": dataclasses.replace(PHASE_1, linger_ms=1000),
+        "batch.num.messages 1000, an old default": dataclasses.replace(PHASE_1, profile="old"),
         "batch.size 16384": dataclasses.replace(PHASE_1, batch_bytes=16_384),
         "promise queued": dataclasses.replace(PHASE_1, promise="queued"),
         "a new connection for each request": dataclasses.replace(PHASE_1, fresh_percent=100),

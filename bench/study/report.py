@@ -77,10 +77,11 @@ def origin(findings: Findings) -> str:
     """When, of what, where, and what had no part."""
     settings = findings.settings
     versions = ", ".join(f"{name} {version}" for name, version in findings.versions.items())
+    ports = "–".join(settings["ephemeral_ports"])
+    kernel = f"TCP with {settings['congestion_control']}, ephemeral ports {ports}"
     lines = [
         f"{findings.date}, commit {findings.commit}, on {findings.machine}.",
-        f"TCP with {settings['congestion_control']}, ephemeral ports {'–'.join(settings['ephemeral_ports'])}, "
-        + f"tcp_tw_reuse {settings['tcp_tw_reuse']}.",
+        f"{kernel}, tcp_tw_reuse {settings['tcp_tw_reuse']}.",
         f"Medians of {settings['rounds']} interleaved rounds of {settings['seconds']:g} seconds. {versions}.",
     ]
     many = settings["open_files_many"]

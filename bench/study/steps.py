@@ -61,7 +61,12 @@ def _on_mock(pace: Pace, systems: list[str]) -> Iterator[Step]:
 def _on_kafka(pace: Pace, systems: list[str]) -> Iterator[Step]:
     second = plan.phase_2()
     cases = [plan.PHASE_1, second, *(plan.factors()[name] for name in pace.factors)]
-    wanted = [(name, case) for case in dict.fromkeys(cases) for name in systems]
+    wanted = [
+        (name, case)
+        for case in dict.fromkeys(cases)
+        for name in systems
+        if case.profile in ("default", "tuned") or not SYSTEMS[name].built
+    ]
     for number in range(pace.phase_rounds):
         for name, case in wanted:
             with_calls = number == 0 and case in (plan.PHASE_1, second)
