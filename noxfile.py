@@ -117,6 +117,6 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def study(session: nox.Session) -> None:
-    """The study: ingest among the Rust servers it came from, in phases, factors, constant rates and storms."""
+    """The study: ingest among the Rust servers it came from; bench/README.md has its arguments."""
     session.install("-e", ".", "matplotlib>=3.10")
     session.run("python", "-m", "bench.study", *session.posargs)

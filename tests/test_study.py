@@ -444,7 +444,7 @@ def test_the_published_page_is_made_of_the_findings_that_it_names(tmp_path: Path
 
 
 def step(key: str, broker: str, find: Callable[[], list[Finding]], system: str = "ingest") -> Step:
-    def call(_broker: Broker, _where: Cores, _findings: Findings) -> list[Finding]:
+    def call(_broker: Broker, _where: Cores) -> list[Finding]:
         return find()
 
     return Step(key, broker, system, call)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import re
 import resource
 import signal
 import sys
@@ -43,6 +44,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--systems", help=f"separated by commas; of {', '.join(plan.SYSTEMS)}", default=",".join(plan.SYSTEMS)
     )
+    add("--only", metavar="WORD", default="", help="steps that have it in their names; no page")
     add("--afresh", action="store_true", help="begin anew, where a run was cut")
     add(
         "--from",
@@ -62,7 +64,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Measure, go on, or read; and write the page, unless it was quick."""
     given = arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended, too
+    # So that what was started is ended, too; by Trio's own handler, where Trio runs.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     if given.source:
         _publish(kept.read(given.source), given.source)
         return
@@ -71,20 +74,24 @@ def main() -> None:
     except WrkMissing as missing:
         sys.exit(f"study: {missing}")
     pace = plan.quick() if given.quick else plan.full()
-    path = FOLDER / f"{pace.name}.json"
+    path = FOLDER / f"{re.sub(r'[^a-z0-9]+', '-', f'{pace.name} {given.only}'.strip())}.json"
     found = _begin(path, pace, given.systems, afresh=given.afresh)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    cut = False
     try:
-        run(found, path, steps(pace, [name for name in given.systems if name in SYSTEMS]))
-    except KeyboardInterrupt:
+        wanted = steps(pace, [name for name in given.systems if name in SYSTEMS])
+        run(found, path, [step for step in wanted if given.only in step.key])
+    except* KeyboardInterrupt:  # alone, or in a group where it came to a task
+        cut = True
+    if cut:
         sys.exit(f"study: cut; `nox -s study` goes on from {path}")
     found.settings["finished"] = results.now()
     found.write(path)
-    if given.quick:
+    if given.quick or given.only:
         plots.draw(found, FOLDER)
         print(report.markdown(found))
-        print(f"study: quick, so no page is written; findings: {path}, plots beside it", file=sys.stderr)
+        print(f"study: no page is written; findings: {path}, plots beside it", file=sys.stderr)
         sys.exit(broken(found))
     source = found.write(PUBLISHED / f"{found.date.replace(':', '')}.json")
     _publish(found, source)
@@ -146,6 +153,8 @@ def run(found: Findings, path: Path, wanted: Sequence[Step]) -> None:
                 found.versions[f"broker {name}"] = version(name)
                 for step in of_broker:
                     done += 1
+                    if step.system in found.left_out:
+                        continue
                     took = time.monotonic() - begun
                     _say(f"{took:5.0f} s  {done}/{len(todo)}  {step.key}")
                     _one(found, step, broker, where)
@@ -157,10 +166,8 @@ def run(found: Findings, path: Path, wanted: Sequence[Step]) -> None:
 
 
 def _one(found: Findings, step: Step, broker: Broker, where: Cores) -> None:
-    if step.system in found.left_out:
-        return
     try:
-        results_of_step = step.find(broker, where, found)
+        results_of_step = step.find(broker, where)
     except NotStarted as error:
         if any(isinstance(each, Checked) and each.system == step.system for each in found.steps.values()):
             found.steps[step.key] = Failed(step.system, step.key, str(error))

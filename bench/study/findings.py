@@ -162,6 +162,8 @@ class Sample(Struct, frozen=True, array_like=True):
     overflow: int = 0
     submitted: int = 0
     """The tails of its submission rings: they stand still where its loop does."""
+    cpu_seconds: float = 0.0
+    """The server's processor time since it was started."""
 
 
 class Probe(Struct, frozen=True, array_like=True):
@@ -199,6 +201,15 @@ class Storm(Struct, frozen=True, tag=True):
     def during(self) -> list[Probe]:
         """The probes that began while it lasted."""
         return [probe for probe in self.probes if 0 <= probe.at < self.seconds]
+
+    @property
+    def busy(self) -> float:
+        """Cores that the server took while it lasted."""
+        meanwhile = [sample for sample in self.samples if 0 <= sample.at <= self.seconds]
+        if len(meanwhile) < 2:
+            return 0.0
+        first, last = meanwhile[0], meanwhile[-1]
+        return (last.cpu_seconds - first.cpu_seconds) / (last.at - first.at)
 
     @property
     def accepts_per_second(self) -> float:

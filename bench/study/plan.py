@@ -47,9 +47,7 @@ def factors() -> dict[str, Case]:
             PHASE_1, profile=second.profile, linger_ms=second.linger_ms
         ),
         "linger.ms 0, an old default": dataclasses.replace(PHASE_1, linger_ms=0),
-        "linger.ms 1000, an older one": dataclasses.replace(PHASE_1, linger_ms=1000),
         "batch.num.messages 1000, an old default": dataclasses.replace(PHASE_1, profile="old"),
-        "batch.size 16384": dataclasses.replace(PHASE_1, batch_bytes=16_384),
         "promise queued": dataclasses.replace(PHASE_1, promise="queued"),
         "a new connection for each request": dataclasses.replace(PHASE_1, fresh_percent=100),
         "half on new connections": dataclasses.replace(PHASE_1, fresh_percent=50),
@@ -110,7 +108,7 @@ class Pace:
     storms: list[StormPlan] = field(default_factory=storms)
     storm_connections: int = 4000
     storm_seconds: float = 3.0
-    patience_seconds: float = 12.0
+    patience_seconds: float = 10.0
     hypotheses: bool = True
 
 
@@ -121,22 +119,21 @@ def full() -> Pace:
 
 def quick() -> Pace:
     """For its workings, not its figures: every part of it once, at most 6 minutes."""
-    first, *_ = factors()
     return Pace(
         "quick",
         rounds=1,
         phase_rounds=1,
         seconds=1.0,
         grid=[Case(), QUEUED],
-        factors=(first, "half on new connections"),
-        durations=Durations(trial=1.0, hold=2.0, overload=1.0, after=3.0, trials=2, precision=0.3),
+        factors=("half on new connections",),
+        durations=Durations(trial=1.0, hold=2.0, overload=1.0, after=2.0, trials=2, precision=0.3),
         storms=[
             StormPlan("close", files_many()),
             StormPlan("idle", FILES_FEW),
             StormPlan("half-open", FILES_FEW),
         ],
         storm_connections=3000,
-        storm_seconds=1.0,
+        storm_seconds=2.0,
         patience_seconds=3.0,
         hypotheses=False,
     )

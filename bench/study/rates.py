@@ -67,6 +67,7 @@ class Watch:
         self.round_trip_us: float | None = None
         self._serving = serving
         self._ended = threading.Event()
+        self._error: OSError | None = None
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> Watch:
@@ -76,6 +77,8 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+        if self._error is not None:
+            raise self._error
         self._ask()
 
     def _look(self) -> None:
@@ -83,7 +86,11 @@ class Watch:
         count = 0
         while not self._ended.wait(LOOK_SECONDS):
             self.descriptors = max(self.descriptors, kernel.descriptors(server.pid))
-            self.accept_queue = max(self.accept_queue, kernel.accept_queue(server.port))
+            try:
+                self.accept_queue = max(self.accept_queue, kernel.accept_queue(server.port))
+            except OSError as error:
+                self._error = error
+                return
             count += 1
             if count % 10 == 0:
                 self._ask()

@@ -22,7 +22,7 @@ GIVE_UP_MS = 1000
 """How long a request may wait for a free connection before it counts as failed."""
 ANSWER_SECONDS = 15.0
 WARM_SECONDS = 0.5
-FIRST_SHARE = 0.6
+FIRST_SHARE = 0.7
 """Of the rate in closed loop, where the search begins."""
 TRIES = 4
 
@@ -41,7 +41,7 @@ class Durations(NamedTuple):
     hold: float = 30.0
     overload: float = 5.0
     after: float = 8.0
-    trials: int = 7
+    trials: int = 6
     precision: float = 0.06
 
 

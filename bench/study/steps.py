@@ -16,12 +16,12 @@ from bench.cases import RECORD, ROUND_TRIPS_MS, Case
 from bench.check import check
 from bench.processes import Cores
 from bench.study import hypotheses, plan, steady, storms
-from bench.study.findings import Checked, Finding, Findings, LinkFound, Rate
+from bench.study.findings import Checked, Finding, LinkFound
 from bench.study.plan import OURS, Pace, StormPlan
 from bench.study.rates import calls_per_request, closed_loop, open_system
 from bench.systems import SYSTEMS, serving
 
-Find = Callable[[Broker, Cores, Findings], list[Finding]]
+Find = Callable[[Broker, Cores], list[Finding]]
 PROMISES = ("delivered", "queued")
 
 
@@ -84,7 +84,7 @@ def _on_kafka(pace: Pace, systems: list[str]) -> Iterator[Step]:
 def _check(name: str, promise: str) -> Find:
     case = Case(promise=promise)
 
-    def find(broker: Broker, where: Cores, _findings: Findings) -> list[Finding]:
+    def find(broker: Broker, where: Cores) -> list[Finding]:
         with (
             tempfile.TemporaryDirectory(prefix="ingest-study-") as folder,
             broker() as target,
@@ -99,7 +99,7 @@ def _rate(name: str, case: Case, number: int, pace: Pace, *, with_calls: bool = 
     # The old linger is a second: as many of them as make a rate.
     seconds = max(pace.seconds, case.linger_ms / 250)
 
-    def find(broker: Broker, where: Cores, _findings: Findings) -> list[Finding]:
+    def find(broker: Broker, where: Cores) -> list[Finding]:
         with open_system(SYSTEMS[name], case, broker, where) as serving:
             rate = closed_loop(serving, name, case, where, seconds)
             if with_calls:
@@ -112,7 +112,7 @@ def _rate(name: str, case: Case, number: int, pace: Pace, *, with_calls: bool = 
 
 
 def _link(broker_name: str) -> Find:
-    def find(broker: Broker, _where: Cores, _findings: Findings) -> list[Finding]:
+    def find(broker: Broker, _where: Cores) -> list[Finding]:
         with broker() as target:
             assert target.link is not None
             quality = link.quality(target.link)
@@ -124,16 +124,13 @@ def _link(broker_name: str) -> Find:
 def _hold(name: str, pace: Pace) -> Find:
     case = plan.holding()
 
-    def find(broker: Broker, where: Cores, findings: Findings) -> list[Finding]:
-        closed = findings.median(name, plan.phase_2())
+    def find(broker: Broker, where: Cores) -> list[Finding]:
         with open_system(SYSTEMS[name], case, broker, where) as serving:
-            if closed is None:
-                rate: Rate = closed_loop(serving, name, case, where, pace.seconds)
-                closed = rate.per_second
+            closed = closed_loop(serving, name, case, where, pace.seconds)
             load = steady.Load(serving.server, case, where, serving.folder)
-            hold = steady.hold(name, case, load, closed, pace.durations)
-            capacity = hold.held.per_second if hold.held else closed
-            return [hold, steady.overload(name, case, load, capacity, pace.durations)]
+            hold = steady.hold(name, case, load, closed.per_second, pace.durations)
+            capacity = hold.held.per_second if hold.held else closed.per_second
+            return [hold, closed, steady.overload(name, case, load, capacity, pace.durations)]
 
     return find
 
@@ -141,7 +138,7 @@ def _hold(name: str, pace: Pace) -> Find:
 def _storm(name: str, each: StormPlan, pace: Pace) -> Find:
     case = Case(open_files=each.open_files, connections=pace.storm_connections, promise=each.promise)
 
-    def find(broker: Broker, where: Cores, _findings: Findings) -> list[Finding]:
+    def find(broker: Broker, where: Cores) -> list[Finding]:
         with open_system(SYSTEMS[name], case, broker, where, each.options) as serving:
             found = storms.storm(
                 serving,

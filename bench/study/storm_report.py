@@ -32,8 +32,8 @@ def storms(findings: Findings) -> str:
     rows = [_row(storm) for storm in found]
     heading = (
         "Storm", "ulimit -n", "System", "Opened, of so many at once", "Probes answered meanwhile",
-        "Recovered after", "Accepts/s", "Accept queue, longest", "Descriptors, most", "TIME_WAIT, most",
-        "io_uring: unread, overflow", "Failed",
+        "Recovered after", "Server, cores", "Accepts/s", "Accept queue, longest", "Descriptors, most",
+        "TIME_WAIT, most", "io_uring: unread, overflow", "Failed",
     )  # fmt: skip
     parts = [grid(heading, rows)]
     parts += [sentence for storm in found if (sentence := what_stood_in_the_way(storm))]
@@ -51,6 +51,7 @@ def _row(storm: Storm) -> tuple[str, ...]:
         f"{storm.opened:,} of {storm.connections:,}",
         f"{sum(good(probe) for probe in during)} of {len(during)}",
         _recovered(storm),
+        f"{storm.busy:.2f}",
         f"{storm.accepts_per_second:,.0f}",
         f"{max((sample.accept_queue for sample in samples), default=0):,}",
         f"{max((sample.descriptors for sample in samples), default=0):,}",

@@ -18,7 +18,7 @@ import trio
 from bench import kernel
 from bench.cases import Case
 from bench.load import record
-from bench.processes import Cores, running, state
+from bench.processes import Cores, running, spent, state
 from bench.study.findings import Probe, Sample, Storm
 from bench.study.rates import Serving
 
@@ -167,4 +167,5 @@ class _Watched:
             unread=sum(ring.unread for ring in rings),
             overflow=sum(ring.overflow for ring in rings),
             submitted=sum(ring.sq_tail for ring in rings),
+            cpu_seconds=sum(spent(server.pid)),
         )
