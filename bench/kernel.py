@@ -157,19 +157,25 @@ class Ring(NamedTuple):
 
 
 def rings(pid: int) -> list[Ring]:
-    """Of each ring that the process has; none where it uses no io_uring, or has ended."""
+    """Of each ring that the process has and that tells; none where it uses no io_uring, or has ended.
+
+    A ring that is in use at that very moment says nothing of itself.
+    """
     found = []
     with contextlib.suppress(OSError):
         for link in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
                 if os.readlink(link) == "anon_inode:[io_uring]":
-                    found.append(read_ring(Path(f"/proc/{pid}/fdinfo/{link.name}").read_text()))
+                    ring = read_ring(Path(f"/proc/{pid}/fdinfo/{link.name}").read_text())
+                    found += [] if ring is None else [ring]
     return found
 
 
-def read_ring(text: str) -> Ring:
+def read_ring(text: str) -> Ring | None:
     """From a file of /proc/PID/fdinfo: lines like `SqHead:`, and one for each completion in overflow."""
     numbers = dict(re.findall(r"^(\w+):[ \t]+(\d+)", text, re.MULTILINE))
+    if "SqTail" not in numbers:
+        return None
     overflow = text.partition("CqOverflowList:")[2]
     head, tail, cq_head, cq_tail = (
         int(numbers.get(name, 0)) for name in ("SqHead", "SqTail", "CqHead", "CqTail")

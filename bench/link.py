@@ -190,6 +190,11 @@ def _sweep() -> None:
             _gone("netns", "delete", name)
 
 
+def set_there(link: Link, path: str, value: str) -> None:
+    """Write into a file of /proc/sys/net at the far end, which has its own.  Raises LinkMissing."""
+    _run([*link.inside, "sh", "-c", 'echo "$1" > "$0"', path, value])
+
+
 def quality(link: Link) -> Quality:
     """Measure it, against a far end of our own."""
     command = [*link.inside, sys.executable, "-m", "bench.link"]

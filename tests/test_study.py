@@ -241,7 +241,9 @@ def test_a_rings_state_is_read_with_its_overflow() -> None:
         "  user_data=7, res=-24, flags=0\n  user_data=8, res=-24, flags=0\n"
     )
     ring = kernel.read_ring(text)
+    assert ring is not None
     assert ring == (12, 15, 10, 522, 2)
+    assert kernel.read_ring("pos:\t0\nflags:\t02000002\n") is None
     assert ring.unread == 512
     assert kernel.rings(os.getpid()) == []
 

@@ -177,7 +177,7 @@ def _one(found: Findings, step: Step, broker: Broker, where: Cores) -> None:
     except CheckFailed as error:
         found.left_out[step.system] = f"does not keep its promise: {error}"
         _say(f"  {error}")
-    except (LoadFailed, NotBuilt) as error:
+    except (LoadFailed, NotBuilt, LinkMissing) as error:
         found.steps[step.key] = Failed(step.system, step.key, str(error))
         _say(f"  failed: {error}")
     else:

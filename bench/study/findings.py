@@ -196,6 +196,8 @@ class Storm(Struct, frozen=True, tag=True):
     recovered_seconds: float | None
     """From the storm's end to the first probe after which all are answered; None where none was in time."""
     died: bool
+    client_time_wait: int = 0
+    """Sockets in TIME_WAIT at the storm's end, where its connections came from."""
 
     @property
     def during(self) -> list[Probe]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from bench.cases import LINES, Case
 from bench.study.steady import Durations
 from bench.study.storm import KINDS
-from bench.study.storms import FROZEN
+from bench.study.storms import ELSEWHERE, FROZEN
 from bench.systems import BUILT_PEERS
 
 OURS = "ingest"
@@ -77,6 +77,8 @@ class StormPlan:
     options: tuple[str, ...] = ()
     systems: tuple[str, ...] = ()
     promise: str = "delivered"
+    reuse: str = ""
+    """tcp_tw_reuse where the storm comes from, if that is elsewhere."""
 
 
 def storms(kinds: tuple[str, ...] = KINDS) -> list[StormPlan]:
@@ -85,6 +87,10 @@ def storms(kinds: tuple[str, ...] = KINDS) -> list[StormPlan]:
     return [
         *(StormPlan(kind, files) for files in (FILES_FEW, many) for kind in kinds),
         StormPlan(FROZEN, many, promise="queued"),
+        *(
+            StormPlan(ELSEWHERE, many, systems=(OURS, "tokio-tcp", "uring-tcp"), reuse=reuse)
+            for reuse in ("0", "1")
+        ),
         *(
             StormPlan("idle", FILES_FEW, (f"--accept-errors={what}",), ("uring-tcp", "tokio-tcp"))
             for what in ("retry", "pause", "end")

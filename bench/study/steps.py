@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
@@ -54,7 +55,7 @@ def _on_mock(pace: Pace, systems: list[str]) -> Iterator[Step]:
     for each in pace.storms:
         for name in systems:
             if not each.systems or name in each.systems:
-                what = " ".join([each.kind, f"ulimit -n {each.open_files}", *each.options])
+                what = " ".join([each.kind, f"ulimit -n {each.open_files}", *_options(each)])
                 yield Step(f"storm, {name}, {what}", "mock", name, _storm(name, each, pace))
 
 
@@ -135,20 +136,31 @@ def _hold(name: str, pace: Pace) -> Find:
     return find
 
 
+def _options(each: StormPlan) -> list[str]:
+    return [*each.options, *([f"tcp_tw_reuse={each.reuse}"] if each.reuse else [])]
+
+
 def _storm(name: str, each: StormPlan, pace: Pace) -> Find:
     case = Case(open_files=each.open_files, connections=pace.storm_connections, promise=each.promise)
 
     def find(broker: Broker, where: Cores) -> list[Finding]:
-        with open_system(SYSTEMS[name], case, broker, where, each.options) as serving:
+        with contextlib.ExitStack() as stack:
+            options, far = each.options, None
+            if each.reuse:
+                options += ("--host=0.0.0.0",)
+                far = stack.enter_context(link.open_link(0, where.others))
+                link.set_there(far, "/proc/sys/net/ipv4/tcp_tw_reuse", each.reuse)
+            serving = stack.enter_context(open_system(SYSTEMS[name], case, broker, where, options))
             found = storms.storm(
                 serving,
                 name,
                 each.kind,
                 case,
                 where,
-                each.options,
+                tuple(_options(each)),
                 seconds=pace.storm_seconds,
                 patience_seconds=pace.patience_seconds,
+                link=far,
             )
             return [found]
 

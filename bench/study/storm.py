@@ -1,6 +1,6 @@
-"""A storm of connections to a server on the loopback, as a program of its own: one line of JSON at the end.
+"""A storm of connections to a server on this machine, as a program of its own: one line of JSON at the end.
 
-python -m bench.study.storm PORT KIND CONNECTIONS SECONDS
+python -m bench.study.storm HOST PORT KIND CONNECTIONS SECONDS
 
 All connect at once, and then, until the seconds are over, each
 
@@ -28,6 +28,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from bench import kernel
 from bench.load import record
 
 KINDS = ("keep-alive", "close", "reset", "idle", "half-open")
@@ -41,12 +42,12 @@ AT_ONCE = 256
 class Crowd:
     """Its connections, in one loop without a thread."""
 
-    def __init__(self, port: int, kind: str, count: int) -> None:
+    def __init__(self, host: str, port: int, kind: str, count: int) -> None:
         content = record(0, 200)
         head = f"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(content)}\r\n\r\n".encode()
         self.opened = self.answered = 0
         self.failed: collections.Counter[str] = collections.Counter()
-        self._address = ("127.0.0.1", port)
+        self._address = (host, port)
         self._kind = kind
         self._count = count
         self._whole = head + content
@@ -148,13 +149,13 @@ class Crowd:
 
 def main(write: Callable[[str], object] = print) -> None:
     """Be the storm."""
-    port, kind, count, seconds = sys.argv[1:]
+    host, port, kind, count, seconds = sys.argv[1:]
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    crowd = Crowd(int(port), kind, int(count))
+    crowd = Crowd(host, int(port), kind, int(count))
     took = crowd.run(float(seconds))
     found = {"opened": crowd.opened, "answered": crowd.answered, "failed": crowd.failed, "seconds": took}
-    write(json.dumps(found))
+    write(json.dumps({**found, "time_wait": kernel.sockets().time_wait}))
 
 
 if __name__ == "__main__":

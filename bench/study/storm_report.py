@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.report import grid
 from bench.study.figures import survives
 from bench.study.findings import Findings, Storm
-from bench.study.storms import good
+from bench.study.storms import ELSEWHERE, good
 
 
 def storm_line(storm: Storm) -> str:
@@ -38,6 +38,7 @@ def storms(findings: Findings) -> str:
     parts = [grid(heading, rows)]
     parts += [sentence for storm in found if (sentence := what_stood_in_the_way(storm))]
     parts += _one_change(found)
+    parts += [_ports(storm) for storm in found if storm.kind == ELSEWHERE]
     return "\n\n".join(parts)
 
 
@@ -109,6 +110,16 @@ def _one_change(found: list[Storm]) -> list[str]:
                 f"{_with(bad)}, {_recovered(well)} with {_with(well)}."
             )
     return sentences
+
+
+def _ports(storm: Storm) -> str:
+    """Whether the storm's own end ran out of ports, while others were answered."""
+    answered = sum(good(probe) for probe in storm.during)
+    return (
+        f"Ports, {storm.system}, {' '.join(storm.options)}: {storm.opened:,} connections from elsewhere left "
+        f"{storm.client_time_wait:,} sockets in TIME_WAIT there; {storm.failed.get('EADDRNOTAVAIL', 0):,} "
+        f"further ones found no port; of others, {answered} of {len(storm.during)} were answered meanwhile."
+    )
 
 
 def _with(storm: Storm) -> str:

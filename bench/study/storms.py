@@ -17,6 +17,7 @@ import trio
 
 from bench import kernel
 from bench.cases import Case
+from bench.link import Link
 from bench.load import record
 from bench.processes import Cores, running, spent, state
 from bench.study.findings import Probe, Sample, Storm
@@ -30,16 +31,20 @@ GOOD_PROBES = 10
 BEFORE_SECONDS = 0.5
 FROZEN = "broker frozen"
 """The kind in which the storm's requests are kept alive, and the broker stands still meanwhile."""
+ELSEWHERE = "close, from elsewhere"
+"""The kind whose connections come over a link, where the client has its own ports, as on another machine."""
+KIND = {FROZEN: "keep-alive", ELSEWHERE: "close"}
 
 
 def storm(
     serving: Serving, system: str, kind: str, case: Case, where: Cores, options: tuple[str, ...],
-    *, seconds: float, patience_seconds: float,
+    *, seconds: float, patience_seconds: float, link: Link | None = None,
 ) -> Storm:  # fmt: skip
     """One storm of `case.connections`, watched until the server has recovered, or patience is at its end."""
     watched = _Watched(serving, case)
-    command = [sys.executable, "-m", "bench.study.storm", str(serving.server.port)]
-    command += ["keep-alive" if kind == FROZEN else kind, str(case.connections), str(seconds)]
+    inside, host = ((), "127.0.0.1") if link is None else (link.inside, link.here)
+    command = [*inside, sys.executable, "-m", "bench.study.storm", host, str(serving.server.port)]
+    command += [KIND.get(kind, kind), str(case.connections), str(seconds)]
     thaw = partial(os.kill, serving.target.pid, signal.SIGCONT)
     with contextlib.ExitStack() as stack:
         if kind == FROZEN:
@@ -64,6 +69,7 @@ def storm(
         samples=watched.samples,
         recovered_seconds=recovered(watched.probes, took),
         died=state(serving.server.pid) in ("", "Z", "X"),
+        client_time_wait=found["time_wait"],
     )
 
 
@@ -98,6 +104,8 @@ class _Watched:
         self.begun = self.ended = math.inf
         self._server = serving.server
         self._over = trio.Event()
+        self._rings: list[kernel.Ring] = []
+        """As they were last seen."""
         content = record(1, case.size_bytes)
         self._request = (
             "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
@@ -157,7 +165,8 @@ class _Watched:
             await trio.sleep(PROBE_SECONDS)
 
     def _sample(self) -> Sample:
-        server, sockets, rings = self._server, kernel.sockets(), kernel.rings(self._server.pid)
+        server, sockets = self._server, kernel.sockets()
+        self._rings = rings = kernel.rings(server.pid) or self._rings
         return Sample(
             at=trio.current_time() - self.begun,
             accept_queue=kernel.accept_queue(server.port).length,
