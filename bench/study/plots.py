@@ -132,7 +132,7 @@ def storms(findings: Findings, axis: Any) -> bool:
     axis.set_xticks(range(len(systems)), systems)
     axis.set_yticks(range(len(kinds)), [f"{kind}, ulimit -n {files:,}" for kind, files in kinds])
     axis.set_xlim(-0.5, max(0.5, len(systems) - 0.5))
-    axis.set_ylim(len(kinds) - 0.5, -0.5)
+    axis.set_ylim(max(1, len(kinds)) - 0.5, -0.5)
     return bool(found)
 
 

@@ -150,6 +150,7 @@ def _storm(name: str, each: StormPlan, pace: Pace) -> Find:
                 options += ("--host=0.0.0.0",)
                 far = stack.enter_context(link.open_link(0, where.others))
                 link.set_there(far, "/proc/sys/net/ipv4/tcp_tw_reuse", each.reuse)
+                link.set_there(far, "/proc/sys/net/ipv4/ip_local_port_range", storms.PORTS)
             serving = stack.enter_context(open_system(SYSTEMS[name], case, broker, where, options))
             found = storms.storm(
                 serving,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.report import grid
 from bench.study.figures import survives
 from bench.study.findings import Findings, Storm
-from bench.study.storms import ELSEWHERE, good
+from bench.study.storms import ELSEWHERE, PORTS, good
 
 
 def storm_line(storm: Storm) -> str:
@@ -116,7 +116,8 @@ def _ports(storm: Storm) -> str:
     """Whether the storm's own end ran out of ports, while others were answered."""
     answered = sum(good(probe) for probe in storm.during)
     return (
-        f"Ports, {storm.system}, {' '.join(storm.options)}: {storm.opened:,} connections from elsewhere left "
+        f"Ports {PORTS.replace(' ', '–')} elsewhere, {storm.system}, {' '.join(storm.options)}: "
+        f"{storm.opened:,} connections left "
         f"{storm.client_time_wait:,} sockets in TIME_WAIT there; {storm.failed.get('EADDRNOTAVAIL', 0):,} "
         f"further ones found no port; of others, {answered} of {len(storm.during)} were answered meanwhile."
     )
