@@ -33,7 +33,7 @@ FROZEN = "broker frozen"
 """The kind in which the storm's requests are kept alive, and the broker stands still meanwhile."""
 ELSEWHERE = "close, from elsewhere"
 """The kind whose connections come over a link, where the client has its own ports, as on another machine."""
-PORTS = "32768 45055"
+PORTS = "32768 38911"
 """What a client elsewhere has, fewer than usual, so that they can come to their end within a storm."""
 KIND = {FROZEN: "keep-alive", ELSEWHERE: "close"}
 
