@@ -192,6 +192,15 @@ def test_a_pause_of_the_server_is_part_of_the_time_of_every_request_that_was_due
     assert trial.p90_us > 100_000
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="the load is written in C, and there is no cc")
+def test_a_rate_that_cannot_hold_any_more_is_not_waited_for(tmp_path: Path) -> None:
+    server = SlowServer(pause_seconds=0.3)
+    load = Load(Server(os.getpid(), server.port), Case(connections=1), cores(pinned=False), tmp_path)
+    (trial,) = load.put((200, 20), strict=True).trials
+    assert 0 < trial.requests < 4000
+    assert not trial.holds(BOUND_US)
+
+
 def test_what_is_no_result_of_the_load_fails_the_step() -> None:
     with pytest.raises(LoadFailed, match="refused"):
         parse("connect: Connection refused\n")

@@ -1,11 +1,12 @@
 /* The load in open loop: requests at constant rates, whose times count from when each was to be sent.
  *
- *     steady PORT TARGET CONTENT-FILE CONNECTIONS FRESH GIVE-UP-MS RATE:SECONDS...
+ *     steady PORT TARGET CONTENT-FILE CONNECTIONS FRESH GIVE-UP-MS RATE:SECONDS[!]...
  *
  * A request that is due takes a connection that is free; if there is none it waits, and that wait is part of its time:
  * a server that stands still for a second has a second of late answers, and not one (coordinated omission).  One that
  * could not be sent for GIVE-UP-MS has failed.  FRESH of a hundred requests come on a connection of their own, with
- * "Connection: close".  The rates follow one another without a pause.
+ * "Connection: close".  The rates follow one another without a pause.  One with an exclamation mark behind it ends
+ * as soon as it cannot hold any more: when a request has failed, or one in a hundred of all was later than 50 ms.
  *
  * Prints one line of JSON: for each rate its counts and times in microseconds, and for each tenth of a second since
  * the start what was due in it (due, answered, failed, later than 50 ms) and how many answers came in it.
@@ -39,7 +40,8 @@ struct rate {
     int64_t begins, requests, sent; /* begins: nanoseconds since the start */
     int64_t wrong[WRONGS];
     uint32_t *times; /* microseconds */
-    int64_t answered;
+    int64_t answered, failed, late;
+    int strict;
 };
 
 struct tenth {
@@ -93,6 +95,7 @@ static void shut(struct connection *connection) {
 
 static void failed(struct rate *rate, int64_t due, enum wrong what) {
     rate->wrong[what]++;
+    rate->failed++;
     tenth(due)->failed++;
 }
 
@@ -198,6 +201,7 @@ static void get(struct connection *connection) {
     rate->times[rate->answered++] = took > UINT32_MAX ? UINT32_MAX : (uint32_t)took;
     tenth(connection->due)->answered++;
     tenth(connection->due)->late += took > LATE_US;
+    rate->late += took > LATE_US;
     tenth(came)->came++;
     under_way--;
     if (connection->fresh || ends)
@@ -228,6 +232,8 @@ static int64_t send_due(int *current) {
     int64_t at = now();
     for (; *current < rate_count; (*current)++) {
         struct rate *rate = &rates[*current];
+        if (rate->strict && (rate->failed || rate->late * 100 > rate->requests))
+            rate->requests = rate->sent;
         while (rate->sent < rate->requests) {
             int64_t due = rate->begins + (int64_t)((double)rate->sent * 1e9 / rate->per_second);
             if (due > at)
@@ -351,6 +357,7 @@ int main(int count, char **arguments) {
     int64_t begins = 0;
     for (int each = 7; each < count; each++) {
         struct rate *rate = &rates[rate_count++];
+        rate->strict = strchr(arguments[each], '!') != NULL;
         if (sscanf(arguments[each], "%lf:%lf", &rate->per_second, &rate->seconds) != 2 || rate->per_second <= 0) {
             fprintf(stderr, "%s: not RATE:SECONDS\n", arguments[each]);
             return 2;

@@ -63,12 +63,15 @@ class Load:
         self._content = folder / "content"
         self._content.write_bytes(load.content(case))
 
-    def put(self, *rates: tuple[float, float]) -> Steady:
-        """Rates a second and their seconds, one after the other without a pause."""
+    def put(self, *rates: tuple[float, float], strict: bool = False) -> Steady:
+        """Rates a second and their seconds, one after the other without a pause.
+
+        `strict` ends one as soon as it cannot hold any more.
+        """
         case = self._case
         command = [str(program("steady")), str(self._server.port), "/", str(self._content)]
         command += [str(case.connections), str(case.fresh_percent), str(GIVE_UP_MS)]
-        command += [f"{rate:.1f}:{seconds:g}" for rate, seconds in rates]
+        command += [f"{rate:.1f}:{seconds:g}{'!' * strict}" for rate, seconds in rates]
         patience = sum(seconds for _, seconds in rates) + 2 * ANSWER_SECONDS
         try:
             done = ended(command, self._where.others, patience)
@@ -83,12 +86,12 @@ def hold(system: str, case: Case, steady: Load, closed_loop: float, durations: D
     held: list[tuple[Trial, list[int]]] = []
 
     def short(rate: float) -> bool:
-        (trial,) = steady.put((rate, durations.trial)).trials
+        (trial,) = steady.put((rate, durations.trial), strict=True).trials
         trials.append(trial)
         return trial.holds(BOUND_US)
 
     def long(rate: float) -> bool:
-        found = steady.put((rate, durations.hold))
+        found = steady.put((rate, durations.hold), strict=True)
         (trial,) = found.trials
         if not trial.holds(BOUND_US):
             trials.append(trial)
