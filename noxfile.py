@@ -137,6 +137,13 @@ def _tools_for(session: nox.Session, rows: str, *tools: str) -> bool:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The study: ingest beside its peers, in interleaved rounds; bench/README.md has the arguments."""
+    """The benchmark: ingest beside its peers, in interleaved rounds; bench/README.md has the arguments."""
     session.install("-e", ".", "-r", "bench/peers/python/requirements.txt", "matplotlib>=3.10")
     session.run("python", "-m", "bench", *session.posargs)
+
+
+@nox.session
+def study(session: nox.Session) -> None:
+    """The study: ingest among the Rust servers it came from; bench/README.md has its arguments."""
+    session.install("-e", ".", "matplotlib>=3.10")
+    session.run("python", "-m", "bench.study", *session.posargs)

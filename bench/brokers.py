@@ -13,11 +13,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from bench.cases import ROUND_TRIPS_MS
+from bench.link import Link, open_link
 from bench.processes import on_cores, running
 from tests.broker.kafka_server import RealKafka, kafka_version
 from tests.mock_kafka import code
@@ -34,6 +37,8 @@ class Target:
     address: str
     topic: str
     pid: int
+    link: Link | None = None
+    """What is between the server and a broker that is elsewhere."""
 
 
 Broker = Callable[[], contextlib.AbstractContextManager[Target]]
@@ -57,13 +62,17 @@ def open_mock(wanted: frozenset[int]) -> Iterator[Broker]:
 
 
 @contextlib.contextmanager
-def open_kafka(wanted: frozenset[int]) -> Iterator[Broker]:
-    """A real Kafka, on these cores.
+def open_kafka(wanted: frozenset[int], link: Link | None = None) -> Iterator[Broker]:
+    """A real Kafka, on these cores, and at the far end of a link where there is one.
 
     Raises `tests.broker.kafka_server.KafkaMissing` where Java or its jars are.
     """
     with tempfile.TemporaryDirectory(prefix="ingest-bench-") as folder:
-        server = RealKafka(Path(folder))
+        server = (
+            RealKafka(Path(folder))
+            if link is None
+            else RealKafka(Path(folder), host=link.there, inside=link.inside)
+        )
         with on_cores(wanted):
             server.start()
         names = iter(range(1_000_000))
@@ -73,7 +82,7 @@ def open_kafka(wanted: frozenset[int]) -> Iterator[Broker]:
             config = {"file.delete.delay.ms": "0"}  # or the disk fills with what was measured before
             topic = server.create_topic(f"{TOPIC}-{next(names)}", PARTITIONS, config)
             try:
-                yield Target(server.bootstrap_servers, topic, server.pid)
+                yield Target(server.bootstrap_servers, topic, server.pid, link)
             finally:
                 admin = AdminClient({"bootstrap.servers": server.bootstrap_servers, "log_level": 2})
                 admin.delete_topics([topic], operation_timeout=30)[topic].result(30)
@@ -84,15 +93,29 @@ def open_kafka(wanted: frozenset[int]) -> Iterator[Broker]:
             server.stop()
 
 
+@contextlib.contextmanager
+def open_remote(wanted: frozenset[int], round_trip_ms: float) -> Iterator[Broker]:
+    """A real Kafka in a network namespace of its own.
+
+    Raises `bench.link.LinkMissing` too, where there can be no such link.
+    """
+    with open_link(round_trip_ms, wanted) as link, open_kafka(wanted, link) as broker:
+        yield broker
+
+
 BROKERS: dict[str, Callable[[frozenset[int]], contextlib.AbstractContextManager[Broker]]] = {
     "mock": open_mock,
     "kafka": open_kafka,
+    **{name: partial(open_remote, round_trip_ms=ms) for name, ms in ROUND_TRIPS_MS.items()},
 }
 
 
 def version(broker: str) -> str:
     """Which one it is, for the results."""
-    return f"Apache Kafka {kafka_version()}" if broker == "kafka" else "librdkafka's mock cluster"
+    if broker == "mock":
+        return "librdkafka's mock cluster"
+    away = f" behind {ROUND_TRIPS_MS[broker]} ms" if broker in ROUND_TRIPS_MS else ""
+    return f"Apache Kafka {kafka_version()}{away}"
 
 
 Place = tuple[int, int]

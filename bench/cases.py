@@ -27,6 +27,12 @@ class Case:
     """Whether the server has one core, and load and broker the other."""
     batch_bytes: int = 1_000_000
     broker: str = "mock"
+    profile: str = "default"
+    """Of the producer's queue and batches, beyond linger and bytes: a name in `PROFILES`."""
+    open_files: int | None = None
+    """The server's limit (`ulimit -n`); None is the highest that there may be."""
+    fresh_percent: int = 0
+    """Requests that come on a connection of their own."""
 
     def __str__(self) -> str:
         what = f"{self.lines} {self.content}" if self.content != RECORD else "one record"
@@ -34,7 +40,31 @@ class Case:
         parts = [self.promise, what, f"{self.size_bytes} B", f"{self.connections} connections", linger]
         parts += [] if self.pinned else ["not pinned"]
         parts += [] if self.batch_bytes == 1_000_000 else [f"batch.size {self.batch_bytes}"]
-        return ", ".join([*parts, {"mock": "mock cluster", "kafka": "Apache Kafka"}[self.broker]])
+        parts += [] if self.profile == "default" else [f"producer {self.profile}"]
+        parts += [] if self.open_files is None else [f"ulimit -n {self.open_files}"]
+        parts += [] if not self.fresh_percent else [f"{self.fresh_percent} % on new connections"]
+        return ", ".join([*parts, BROKER_WORDS[self.broker]])
+
+
+ROUND_TRIPS_MS = {"kafka-0ms": 0, "kafka-1ms": 1, "kafka-5ms": 5}
+"""Brokers in a network namespace of their own, by the round trip of the link to it."""
+BROKER_WORDS = {
+    "mock": "mock cluster",
+    "kafka": "Apache Kafka",
+    **{name: f"Apache Kafka {ms} ms away" for name, ms in ROUND_TRIPS_MS.items()},
+}
+
+PROFILES: dict[str, dict[str, int]] = {
+    "default": {},
+    "tuned": {
+        "batch.num.messages": 100_000,
+        "queue.buffering.max.messages": 1_000_000,
+        "queue.buffering.max.kbytes": 2_097_152,
+    },
+    "old": {"batch.num.messages": 1000},
+}
+"""Settings of librdkafka: `tuned` is the larger batch and buffer of the study's second phase, `old` a default
+of once.  Peers that are built know the first two."""
 
 
 RECORDS = [

@@ -46,7 +46,8 @@ def command(wrk: str, url: str, content: Path, case: Case, seconds: float, conte
     """One thread, the case's connections."""
     options = ["-t1", f"-c{case.connections}", f"-d{max(1, round(seconds))}s"]
     options += ["--timeout", f"{ANSWER_SECONDS}s", "-s", str(SCRIPT)]
-    return [wrk, *options, url, "--", str(content), *([content_type] if content_type else [])]
+    arguments = [str(content), str(case.fresh_percent), *([content_type] if content_type else [])]
+    return [wrk, *options, url, "--", *arguments]
 
 
 def parse(output: str) -> Load:

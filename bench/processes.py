@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -46,12 +47,20 @@ def on_cores(wanted: frozenset[int]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], wanted: frozenset[int], output: IO[bytes] | int, *, talks: bool = False
+    command: Sequence[str],
+    wanted: frozenset[int],
+    output: IO[bytes] | int,
+    *,
+    talks: bool = False,
+    open_files: int | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a session of its own, ended with SIGTERM and, where that does not help, SIGKILL.
 
     `output` gets standard error, and standard output unless `talks`, which makes a pipe of it.
+    `open_files` is its limit of descriptors, soft and hard.
     """
+    if open_files is not None:
+        command = ["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(open_files), *command]
     with on_cores(wanted):
         process = subprocess.Popen(
             command,
@@ -74,6 +83,28 @@ def running(
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+class Ended(NamedTuple):
+    """A program that ran to its end."""
+
+    output: str
+    status: int
+    seconds: float
+    """CPU time that it took itself, user and system."""
+
+
+def ended(command: Sequence[str], wanted: frozenset[int], timeout_seconds: float) -> Ended:
+    """Run a program on these cores, and wait for its end; standard error goes nowhere.
+
+    Raises subprocess.TimeoutExpired, after which the program has been ended.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with running(command, wanted, subprocess.DEVNULL, talks=True) as process:
+        output, _ = process.communicate(timeout=timeout_seconds)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)  # it is the one child that has ended meanwhile
+    taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Ended(output.decode(errors="replace"), process.returncode, taken)
 
 
 class Spent(NamedTuple):
@@ -120,3 +151,9 @@ def _stat(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def state(pid: int) -> str:
+    """A letter of proc_pid_stat(5), such as R; "" where the process has gone."""
+    fields = _stat(pid)
+    return fields[0] if fields else ""

@@ -31,7 +31,7 @@ def write(results: Results, source: Path, page: Path = PAGE) -> None:
     """Put it between the page's markers, with the plot; `source` is the file that it was made of."""
     plot = f"![Requests a second of each system, in each case]({PLOT.name})"
     made = f"Made of `{source.relative_to(ROOT)}`."
-    _put(page, BEGIN, f"{made}\n\n{plot}\n\n{markdown(results)}", END)
+    put(page, BEGIN, f"{made}\n\n{plot}\n\n{markdown(results)}", END)
 
 
 def write_changes(runs: Sequence[tuple[Path, Results]], page: Path = PAGE) -> None:
@@ -51,11 +51,12 @@ def write_changes(runs: Sequence[tuple[Path, Results]], page: Path = PAGE) -> No
         ]
         heading = (f"Against {earlier}", "Rate", "CPU")
         origin = f"Made of `{source.relative_to(ROOT)}`. {_origin(results)}"
-        parts.append(f"{_grid(heading, rows)}\n\n{origin}")
-    _put(page, BEGIN_CHANGES, "\n\n".join(parts) + "\n", END_CHANGES)
+        parts.append(f"{grid(heading, rows)}\n\n{origin}")
+    put(page, BEGIN_CHANGES, "\n\n".join(parts) + "\n", END_CHANGES)
 
 
-def _put(page: Path, begin: str, text: str, end: str) -> None:
+def put(page: Path, begin: str, text: str, end: str) -> None:
+    """Write the text between two markers of a page.  Raises ValueError where they are not there."""
     before, found, rest = page.read_text().partition(begin)
     _, ended, after = rest.partition(end)
     if not found or not ended:
@@ -89,7 +90,7 @@ def _figures(results: Results) -> str:
         )
         for verdict in judge(results)
     ]
-    return _grid(("What", "Of", "To reach", "Broker", "Measured", ""), rows)
+    return grid(("What", "Of", "To reach", "Broker", "Measured", ""), rows)
 
 
 def _table(results: Results, case: Case) -> str:
@@ -116,7 +117,7 @@ def _table(results: Results, case: Case) -> str:
         def cell(
             metric: Callable[[Metrics], float | None], digits: int, scale: float = 1, system: str = system
         ) -> str:
-            return _shown(results.spread(case, system, metric), digits, scale)
+            return shown(results.spread(case, system, metric), digits, scale)
 
         rows.append(
             (
@@ -132,10 +133,11 @@ def _table(results: Results, case: Case) -> str:
                 cell(lambda metrics: metrics.others_busy, 2),
             )
         )
-    return _grid(heading, rows)
+    return grid(heading, rows)
 
 
-def _shown(spread: Spread | None, digits: int, scale: float) -> str:
+def shown(spread: Spread | None, digits: int, scale: float = 1) -> str:
+    """The median, with the least and the most where these differ; "" of nothing."""
     if spread is None:
         return ""
     median, least, most = (f"{value * scale:,.{digits}f}" for value in spread)
@@ -148,6 +150,7 @@ def _ratio(spread: Spread | None, reference: Spread | None) -> str:
     return f"{spread.median / reference.median:.2f}"
 
 
-def _grid(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def grid(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A table of Markdown."""
     lines = [heading, tuple("---" for _ in heading), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

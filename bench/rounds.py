@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,7 +13,7 @@ from bench.brokers import BROKERS, Broker
 from bench.cases import RECORD, Case
 from bench.check import CheckFailed, check, checked_as
 from bench.load import LoadFailed
-from bench.processes import Cores, cores, resident_bytes, running, spent
+from bench.processes import Cores, cores, ended, resident_bytes, running, spent
 from bench.results import Measurement, Metrics
 from bench.systems import LOOPS, SYSTEMS, NotStarted, request_target, serving
 
@@ -101,7 +99,8 @@ class Run:
 
             def put(seconds: float) -> tuple[load.Load, float]:
                 command = load.command(self._wrk, url, content, case, seconds, content_type)
-                return _wrk(command, where.others, seconds)
+                wrk = ended(command, where.others, seconds + 60)
+                return load.parse(wrk.output), wrk.seconds
 
             put(WARM_SECONDS)
             before, others_before = spent(server.pid), spent(target.pid)
@@ -144,13 +143,3 @@ class Run:
                 resident_bytes=counted["resident_bytes"],
                 others_busy=(sum(after) - sum(before)) / counted["seconds"],
             )
-
-
-def _wrk(command: Sequence[str], wanted: frozenset[int], seconds: float) -> tuple[load.Load, float]:
-    """What one run of wrk counted, and the CPU seconds that it took itself."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    with running(command, wanted, subprocess.DEVNULL, talks=True) as process:
-        output, _ = process.communicate(timeout=seconds + 60)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)  # wrk is the one child that has ended meanwhile
-    taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return load.parse(output.decode(errors="replace")), taken

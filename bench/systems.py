@@ -8,19 +8,21 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.brokers import Target
-from bench.cases import KEYED, LINES, RECORD, VALIDATED, Case
+from bench.cases import KEYED, LINES, PROFILES, RECORD, VALIDATED, Case
 from bench.processes import ROOT, running
 from tests.broker.kafka_server import free_port
 
 START_SECONDS = 20.0
 BUILT = ROOT / "build" / "peers"
 """Where `nox -s peers` leaves the peers in Rust and Go."""
+RUST_PEERS = ("tokio-hyper", "tokio-tcp", "uring-tcp", "glommio-tcp")
+BUILT_PEERS = (*RUST_PEERS, "go-franz")
 
 
 class NotStarted(Exception):
@@ -35,6 +37,11 @@ class System:
     command: Callable[[Case, Target, int, Path], list[str]]
     takes: Callable[[Case], bool]
     """Whether it has a part in a case."""
+
+    @property
+    def built(self) -> bool:
+        """Whether it is one of the peers in Rust and Go, which `nox -s peers` builds."""
+        return self.name in BUILT_PEERS
 
 
 class Server(NamedTuple):
@@ -73,6 +80,7 @@ def _ingest(*options: str) -> Callable[[Case, Target, int, Path], list[str]]:
         config.write_text(
             f"[[routes]]\npath = '/'\ntopic = {json.dumps(target.topic)}\npromise = '{case.promise}'\n"
             f"[kafka]\n'linger.ms' = {case.linger_ms}\n'batch.size' = {case.batch_bytes}\n"
+            + "".join(f"'{name}' = {value}\n" for name, value in PROFILES[case.profile].items())
         )
         program = [sys.executable, "-m", "ingest", "serve", f"--config={config}", f"--port={port}"]
         return [*program, "--management-port=0", f"--bootstrap-servers={target.address}", *options]
@@ -148,14 +156,23 @@ def request_target(case: Case, topic: str) -> str:
 
 @contextlib.contextmanager
 def serving(
-    system: System, case: Case, target: Target, wanted: frozenset[int], folder: Path
+    system: System,
+    case: Case,
+    target: Target,
+    wanted: frozenset[int],
+    folder: Path,
+    options: Sequence[str] = (),
 ) -> Iterator[Server]:
-    """The system, on these cores, once a record that was sent to it got its answer."""
+    """The system, on these cores, once a record that was sent to it got its answer.
+
+    `options` come last on its command line.
+    """
     port = free_port()
+    command = [*system.command(case, target, port, folder), *options]
     output = folder / "output"
     with (
         output.open("wb") as file,
-        running(system.command(case, target, port, folder), wanted, file) as process,
+        running(command, wanted, file, open_files=case.open_files) as process,
     ):
         try:
             _answers(port, process)

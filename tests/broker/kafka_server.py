@@ -19,7 +19,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +38,8 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={log_folder}
 auto.create.topics.enable=false
@@ -165,13 +165,18 @@ class RealKafka:
     """One Kafka broker on the loopback, with data and ports that outlive a restart.
 
     `folder` is taken whole: properties, data and log; `properties` are added to them.  Nothing runs
-    before `start`.
+    before `start`.  Elsewhere than on the loopback is where `inside`, put in front of its command, takes it
+    (`ip netns exec …`), at that place's address `host`.
     """
 
-    def __init__(self, folder: Path, properties: str = "") -> None:
+    def __init__(
+        self, folder: Path, properties: str = "", *, host: str = "127.0.0.1", inside: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.port = free_port()
-        self.bootstrap_servers = f"127.0.0.1:{self.port}"
+        self.bootstrap_servers = f"{host}:{self.port}"
+        self._host = host
+        self._inside = inside
         self._java = find_java()
         self._classpath = f"{fetch_jars()}/*"
         self._properties = folder / "server.properties"
@@ -184,7 +189,7 @@ class RealKafka:
         folder.mkdir(parents=True, exist_ok=True)
         self._properties.write_text(
             SERVER_PROPERTIES.format(
-                port=self.port, controller_port=controller_port, log_folder=folder / "data"
+                host=host, port=self.port, controller_port=controller_port, log_folder=folder / "data"
             )
             + properties
         )
@@ -198,7 +203,7 @@ class RealKafka:
             self._format()
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
-                [*self._jvm("-Xms512m", "-Xmx512m"), "kafka.Kafka", str(self._properties)],
+                [*self._inside, *self._jvm("-Xms512m", "-Xmx512m"), "kafka.Kafka", str(self._properties)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -355,7 +360,7 @@ class RealKafka:
                 raise KafkaFailed(f"Kafka was not ready after {START_SECONDS} s\n{self.output()}")
             try:
                 # The client would wait out its own backoff; the bare connection says when to ask.
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                socket.create_connection((self._host, self.port), timeout=1).close()
                 if self._administration().list_topics(timeout=2).brokers:
                     return
             except (OSError, KafkaException):
