@@ -40,6 +40,9 @@ LEAST_BATCH_BYTES = 65_536
 REPORTS_A_TURN = 64
 """How many reports are taken before other tasks get their turn: each may wake one that writes an answer,
 and a slow broker's come by the thousand."""
+FIRST_REPORTS = 16
+"""How many are taken first, after the loop was idle: those who are answered first can send again while the
+others are answered, and linger.ms of all that comes begins with the first."""
 GLANCE_SECONDS = 0.001
 """How long it waits where librdkafka has nothing to report on: it is only to be seen that it comes back."""
 BUSY_SECONDS = 0.0001
@@ -340,8 +343,10 @@ class Pipeline:
         return most is not None and max(LEAST_BATCH_BYTES, most) < client.batch_bytes
 
     async def _collect(self, client: KafkaClient, worker: Worker) -> None:
+        most = REPORTS_A_TURN
         while True:
-            arrived = client.collect(REPORTS_A_TURN)
+            arrived = client.collect(most)
+            most = REPORTS_A_TURN
             if self._handed_at is not None and (arrived.reports or arrived.counted):
                 # Before they are settled, which may hand over what is stamped anew.
                 self._soon = time.perf_counter() - self._handed_at < SOON_SECONDS
@@ -362,6 +367,7 @@ class Pipeline:
                 client.wait(SOON_WAIT_SECONDS, flush=self.flushing)
             elif not client.pending or not (took or (busy and not self.flushing)):
                 await trio.lowlevel.checkpoint_if_cancelled()
+                most = FIRST_REPORTS
                 wait = functools.partial(client.wait, seconds, flush=self.flushing)
                 try:
                     await self._in_thread(wait, worker=worker)
