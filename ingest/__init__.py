@@ -33,16 +33,23 @@ from ingest.errors import (
     UploadTooSlow,
     VersionNotSupported,
 )
+from ingest.formats.seam import Batch, Bounds, Format, Head, Intent, Reader, StreamReader
+from ingest.http.messages import Request, Response
 from ingest.producer import Delivery, Ledger, Producer
-from ingest.records import DeliveryReport, Receipt, Record
+from ingest.records import Alike, DeliveryReport, Receipt, Record
+from ingest.routing import Match
 from ingest.service import Server, open_producer, serve
+from ingest.tally import Tally
 
 __version__ = "0.1.0"
 
 __all__ = [
     "HTTP",
+    "Alike",
     "BadFraming",
     "BadRequest",
+    "Batch",
+    "Bounds",
     "Config",
     "ConfigError",
     "Delivery",
@@ -51,8 +58,11 @@ __all__ = [
     "DeliveryUnknown",
     "Draining",
     "ExpectationFailed",
+    "Format",
+    "Head",
     "HeadTooLarge",
     "IngestError",
+    "Intent",
     "InvalidRecord",
     "KafkaUnavailable",
     "Ledger",
@@ -60,17 +70,23 @@ __all__ = [
     "Limits",
     "Log",
     "Management",
+    "Match",
     "MethodNotAllowed",
     "NotFound",
     "Outcome",
     "Overloaded",
     "Producer",
+    "Reader",
     "Receipt",
     "Record",
     "RecordRefused",
+    "Request",
+    "Response",
     "Route",
     "Server",
     "Shutdown",
+    "StreamReader",
+    "Tally",
     "Timeouts",
     "TooLarge",
     "TopicDenied",

@@ -34,6 +34,7 @@ MOST_KEY_NAMES = 8
 KEY_FIELD_BYTES = 256
 """The most bytes of a `key_field`, in a route and in a request."""
 
+_BATCH_BYTES = 16 << 20
 _FRAMING_BYTES = 1024
 # librdkafka (2.16) holds key + value + headers + 36 bytes against message.max.bytes, and 2 to 6 bytes of
 # lengths for each header; a request head has at most 100 fields.
@@ -44,6 +45,7 @@ _ROOM_BYTES = 262_144
 # second one read, keys out of it, and some lines' common part.
 _LARGEST_MESSAGE_MAX_BYTES = 1_000_000_000  # librdkafka's own bound
 
+_OTHER_PLACEHOLDERS = ("{partition}", "{cluster}")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*")
 
 
@@ -64,9 +66,12 @@ class Route(_Section, frozen=True):
     """One request target and the topic behind it: `[[routes]]` in the file."""
 
     path: str
-    """The request target's path: fixed (`/clicks`), or with one placeholder (`/in/{topic}`)."""
+    """The request target's path: fixed (`/clicks`), or with a placeholder (`/in/{topic}`).  Beside that one
+    there may be `{partition}`, and `{cluster}`, which is not looked at."""
     topic: str | None = None
     """The topic written to; required unless the path has the placeholder, forbidden if it has."""
+    format: _Text | None = None
+    """The name of the format of every request; unset, the media type says which one it is."""
     key_field: _Text | None = None
     """The JSON field that becomes the key where the request does not say: `user.id`, 8 names and 256 bytes
     at most."""
@@ -91,11 +96,12 @@ class Route(_Section, frozen=True):
         if "" in segments[:-1] or not {".", ".."}.isdisjoint(segments):
             raise ConfigError(f'{called}: a path has no empty, "." or ".." segment')
         placeholders = [segment for segment in segments if "{" in segment or "}" in segment]
-        if placeholders not in ([], ["{topic}"]):
+        others = [placeholder for placeholder in placeholders if placeholder not in _OTHER_PLACEHOLDERS]
+        if others not in ([], ["{topic}"]) or len({*placeholders}) < len(placeholders):
             raise ConfigError(f'{called}: the one placeholder is "{{topic}}", a whole segment, once')
-        if placeholders and self.topic is not None:
+        if others and self.topic is not None:
             raise ConfigError(f'{called}: topic = "{self.topic}": the path names the topic; leave this out')
-        if not placeholders and self.topic is None:
+        if not others and self.topic is None:
             raise ConfigError(f'{called}: a topic is required, or the placeholder "{{topic}}" in the path')
         if self.topic is not None:
             check_topic(f"{called}: topic", self.topic)
@@ -131,6 +137,11 @@ class Limits(_Section, frozen=True, kw_only=True):
 
     request_bytes: _Bytes = 1 << 20
     """Bytes of content that a request of one record may have."""
+    batch_bytes: _Bytes | None = None
+    """Bytes of content that a request of many records may have where it is read whole.
+
+    Unset, 16 MiB, or an eighth of `held_bytes` if that is less.  NDJSON and other streams have no limit.
+    """
     record_bytes: _Bytes = 1_000_000
     """Bytes of value, key and headers together that one record may have."""
     held_bytes: _Bytes = 256 << 20
@@ -141,6 +152,11 @@ class Limits(_Section, frozen=True, kw_only=True):
 
     Unset, 10,000.  A quarter of the open files, 64 to 256, is kept from them.
     """
+
+    @property
+    def most_batch_bytes(self) -> int:
+        """`batch_bytes`, or what stands for it while it is unset."""
+        return self.batch_bytes or min(_BATCH_BYTES, self.held_bytes // 8)
 
 
 class Timeouts(_Section, frozen=True, kw_only=True):
@@ -358,8 +374,10 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 f"limits.record_bytes = {limits.record_bytes} is more than [kafka] message.max.bytes = "
                 f"{message_max_bytes:g}: lower the first, or leave the second out, which sets it to fit"
             )
+        batch_bytes = limits.batch_bytes or 0  # what stands for it is made to fit
         for least, relation in (
             (limits.request_bytes + _ROOM_BYTES, f"limits.request_bytes + {_ROOM_BYTES}"),
+            (2 * batch_bytes + _ROOM_BYTES, f"2 * limits.batch_bytes + {_ROOM_BYTES}"),
             (2 * (limits.record_bytes + _ROOM_BYTES), f"2 * (limits.record_bytes + {_ROOM_BYTES})"),
         ):
             if limits.held_bytes < least:

@@ -15,15 +15,15 @@ from ingest.answers import queued_response, record_response
 from ingest.budget import Budget
 from ingest.errors import IngestError
 from ingest.formats import plain
-from ingest.formats.ndjson import LineDecoder
+from ingest.formats.ndjson import NDJSON, LineDecoder
+from ingest.formats.seam import Intent
 from ingest.http.at_once import Answer
 from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
 from ingest.http.messages import Request
-from ingest.intent import NDJSON_TYPES, Intent
 from ingest.kafka.producer import KafkaProducer
 from ingest.metrics import Metrics
 from ingest.producer import Delivery
-from ingest.records import Record
+from ingest.records import Alike, Record
 from ingest.tally import Tally
 from ingest.turn import PLAIN_LINE_COST, Turn
 
@@ -54,7 +54,7 @@ class _Known:
         self.cost = intent.like_cost
         self.size = intent.like_bytes
         self.queued = queued_response(intent.like.topic, minimal=intent.minimal) if intent.queued else None
-        self.lines = intent.media_type in NDJSON_TYPES
+        self.lines = type(intent.format) is NDJSON
         self.validate = intent.match.validate
         self.decoder: LineDecoder | None = None  # for lines, once it is known how long they may be
         self.minimal = intent.minimal
@@ -94,6 +94,7 @@ class Direct:
             and request.usual
             and not request.expects_continue
             and request.content_length is not None
+            and type(intent.format) in (plain.Plain, NDJSON)
             and not intent.match.offsets
             and not intent.match.tombstone
         ):
@@ -147,7 +148,7 @@ class Direct:
                 known.like, record_bytes=most, key_field=known.key_path, validate=known.validate
             )
         lines = decoder.whole(content)
-        if lines is None:
+        if lines is None or type(lines.records) is not Alike:  # they always are
             return None
         self._turn.spend(len(content) + PLAIN_LINE_COST * len(lines.numbers))
         hold = self._budget.take(lines.cost)

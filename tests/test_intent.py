@@ -6,8 +6,11 @@ from hypothesis import strategies as st
 
 from ingest.config import Route
 from ingest.errors import BadRequest, IngestError, UnsupportedMediaType
+from ingest.formats.ndjson import NDJSON_TYPES
+from ingest.formats.seam import Intent
+from ingest.formats.table import built_in
 from ingest.http.messages import Request
-from ingest.intent import NDJSON_TYPES, Intent, read_intent, request_id
+from ingest.intent import read_intent, request_id
 from ingest.records import Record
 from ingest.routing import Router
 
@@ -19,7 +22,7 @@ def post(*fields: tuple[str, bytes], method: str = "POST", target: bytes = b"/t?
 
 def intent(request: Request, route: Route | None = None) -> Intent:
     router = Router([route or Route("/t", topic="t")])
-    return read_intent(request, router.match(request.method, request.target))
+    return read_intent(request, router.match(request.method, request.target), built_in())
 
 
 def test_the_fields_say_what_every_record_is_like() -> None:
