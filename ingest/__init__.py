@@ -4,7 +4,19 @@
 `ingest.testing` has producers that need no Kafka.
 """
 
-from ingest.config import HTTP, Config, Limits, Log, Management, Route, Shutdown, Timeouts, Topics, Tuning
+from ingest.config import (
+    HTTP,
+    Compat,
+    Config,
+    Limits,
+    Log,
+    Management,
+    Route,
+    Shutdown,
+    Timeouts,
+    Topics,
+    Tuning,
+)
 from ingest.errors import (
     BadFraming,
     BadRequest,
@@ -50,6 +62,7 @@ __all__ = [
     "BadRequest",
     "Batch",
     "Bounds",
+    "Compat",
     "Config",
     "ConfigError",
     "Delivery",

@@ -26,6 +26,9 @@ _Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
 _SecondsOrNone: TypeAlias = Annotated[float, Meta(ge=0)]
 _Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 
+Dialect: TypeAlias = Literal["confluent", "karapace", "strimzi"]
+"""Whose answers the clients of REST Proxy v2 know."""
+
 NATIVE_PATH = "/topics/{topic}/records"
 """The native way's own route, there while `http.native` is true."""
 
@@ -75,6 +78,8 @@ class Route(_Section, frozen=True):
     key_field: _Text | None = None
     """The JSON field that becomes the key where the request does not say: `user.id`, 8 names and 256 bytes
     at most."""
+    v2_dialect: Dialect | None = None
+    """Whose answers REST Proxy v2 gives here; unset, those of `compat.v2_dialect`."""
     promise: Literal["delivered", "queued"] = "delivered"
     """What a 2xx promises: `delivered`, Kafka has it; `queued`, this process has it in memory."""
     respond_async: bool = True
@@ -126,6 +131,8 @@ class HTTP(_Section, frozen=True, kw_only=True):
     """The HTTP/1 parser; `auto` is the fastest one, which is the built-in one."""
     native: bool = True
     """Whether `/topics/{topic}/records` is served beside the routes."""
+    rest_proxy: bool | None = None
+    """Whether the paths of the REST Proxy are served beside the routes; unset, as `native`."""
     tls_certificate_file: _Text | None = None
     """The PEM file with the certificate chain; with it, HTTPS is served."""
     tls_key_file: _Text | None = None
@@ -199,6 +206,16 @@ class Topics(_Section, frozen=True, kw_only=True):
             check_topic("topics.allow", topic)
 
 
+class Compat(_Section, frozen=True, kw_only=True):
+    """What clients of other servers are used to."""
+
+    v2_dialect: Dialect = "confluent"
+    """Whose answers REST Proxy v2 gives: Confluent's own, or those of Karapace or of Strimzi's bridge."""
+    v2_strict_200: bool = False
+    """Whether REST Proxy v2 answers 200 where no record was written, as Confluent's does; else the failure's
+    own status."""
+
+
 class Log(_Section, frozen=True, kw_only=True):
     """The log that the command line writes; a library's user sets up logging alone."""
 
@@ -250,6 +267,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: Timeouts = Timeouts()
     shutdown: Shutdown = Shutdown()
     topics: Topics = Topics()
+    compat: Compat = Compat()
     log: Log = Log()
     management: Management = Management()
     tuning: Tuning = Tuning()
@@ -282,6 +300,11 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The routes, and after them the native way's own unless `http.native` is off."""
         native = self.http.native and all(route.path != NATIVE_PATH for route in self.routes)
         return (*self.routes, Route(NATIVE_PATH)) if native else tuple(self.routes)
+
+    @property
+    def serves_rest_proxy(self) -> bool:
+        """`http.rest_proxy`, or what stands for it while it is unset."""
+        return self.http.native if self.http.rest_proxy is None else self.http.rest_proxy
 
     @property
     def kafka_defaults(self) -> dict[str, KafkaValue]:
@@ -407,6 +430,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 )
         acks = self.kafka.get("acks", "all")
         delivering = [route.path for route in self.all_routes if route.promise == "delivered"]
+        if self.serves_rest_proxy:
+            delivering.append("/topics/{topic}")
         if str(acks) not in ("all", "-1") and delivering:
             raise ConfigError(
                 f'[kafka] acks = {shown("acks", acks)}: must be "all" while route "{delivering[0]}" '

@@ -50,7 +50,7 @@ class Intake:
         `formats` are asked before those of the table.  With a `KafkaProducer` it has a `short_way` too.
         Raises `ConfigError` for a route of a format that is not there.
         """
-        self._formats = (*formats, *built_in())
+        self._formats = (*formats, *built_in(config))
         self._router = Router(routes(config, self._formats))
         # What a head asks for depends on nothing else, so for a head that is remembered it is too.
         self._remembered = functools.lru_cache(REMEMBERED_HEADS)(self._read_intent)

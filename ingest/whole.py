@@ -18,7 +18,9 @@ from ingest.records import DeliveryReport, Receipt
 from ingest.turn import Turn
 
 LARGE_BYTES = 65_536
-"""Content above this waits for its turn to become records; below it, reading it takes as long."""
+"""Content above this waits for its turn to become a record; below it, reading it takes as long."""
+STEPS_ABOVE = 1_048_576
+"""An envelope that takes more work than so many bytes of JSON is read in steps: three milliseconds' work."""
 OBJECT_COST = 100
 """What a record in an envelope takes beside its bytes, as so many bytes of JSON."""
 STEP_COST = 131_072
@@ -142,6 +144,8 @@ class Whole:
                 batch = next(steps, None)
                 if batch is None:
                     return parts
+                if not batch.numbers and not batch.failures:
+                    continue
                 total += batch.cost
                 if total > self._budget.limit_bytes // 2:
                     raise TooLarge(

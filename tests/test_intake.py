@@ -247,10 +247,10 @@ def large(size: int) -> bytes:
         pytest.param(large(1 << 21), 413, 413, id="too large"),
         pytest.param(request("POST /", "Content-Encoding: gzip", content=b"x"), 415, 415, id="coding"),
         pytest.param(
-            request("POST /", "Content-Type: application/vnd.kafka.json.v2+json", content=b"{}"),
+            request("POST /", "Content-Type: application/vnd.kafka.avro.v2+json", content=b"{}"),
             415,
             415,
-            id="REST Proxy v2",
+            id="REST Proxy v2 with a schema",
         ),
         pytest.param(
             request("POST /", "Content-Type: Application/CloudEvents+JSON; charset=utf-8", content=b"{}"),

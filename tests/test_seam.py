@@ -249,18 +249,18 @@ async def test_stream_that_fails_before_its_answer_began_is_answered_whole() -> 
 
 def test_route_of_an_unknown_format_is_refused() -> None:
     with pytest.raises(ConfigError, match=r'routes: "/a": format = "wurds": must be one of .*words'):
-        tuple(routes(Config(routes=[Route("/a", "a", format="wurds")]), (*FORMATS, *built_in())))
+        tuple(routes(Config(routes=[Route("/a", "a", format="wurds")]), (*FORMATS, *built_in(Config()))))
 
 
 def test_route_with_a_formats_path_has_its_format() -> None:
     own = Route("/words/{topic}", promise="queued")
-    found = {route.path: route for route in routes(Config(routes=[own]), (*FORMATS, *built_in()))}
+    found = {route.path: route for route in routes(Config(routes=[own]), (*FORMATS, *built_in(Config())))}
     assert (found[own.path].format, found[own.path].promise) == ("words", "queued")
     plain = Route("/words/{topic}", format="plain")
-    found = {route.path: route for route in routes(Config(routes=[plain]), (*FORMATS, *built_in()))}
+    found = {route.path: route for route in routes(Config(routes=[plain]), (*FORMATS, *built_in(Config())))}
     assert found[plain.path] == plain
 
 
 def test_formats_have_names_of_their_own() -> None:
-    names = [each.name for each in built_in()]
+    names = [each.name for each in built_in(Config())]
     assert len(set(names)) == len(names)

@@ -180,7 +180,7 @@ class Format(abc.ABC):
 
     name: ClassVar[str]
     """What `Route.format` calls it."""
-    paths: ClassVar[tuple[str, ...]] = ()
+    paths: tuple[str, ...] = ()
     """Paths of its own, written as `Route.path`; a route with one of them has this format."""
     queues: ClassVar[bool] = True
     """Whether there is an answer for records that are only in memory; if not, it waits for Kafka."""

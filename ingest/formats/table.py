@@ -13,12 +13,14 @@ from ingest.config import Config, Route
 from ingest.errors import ConfigError
 from ingest.formats.ndjson import NDJSON
 from ingest.formats.plain import Plain
+from ingest.formats.rest_v2 import RestV2
 from ingest.formats.seam import Format
 
 
-def built_in() -> tuple[Format, ...]:
+def built_in(config: Config) -> tuple[Format, ...]:
     """One of each; the last claims whatever is left."""
     return (
+        RestV2(config.compat, paths=config.serves_rest_proxy),
         NDJSON(),
         Plain(),
     )
@@ -47,4 +49,4 @@ def routes(config: Config, formats: Sequence[Format]) -> Iterator[Route]:
 
 def check_formats(config: Config) -> None:
     """Raises `ConfigError` for a route of a format that is not built in."""
-    tuple(routes(config, built_in()))
+    tuple(routes(config, built_in(config)))
