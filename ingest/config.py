@@ -214,6 +214,11 @@ class Compat(_Section, frozen=True, kw_only=True):
     v2_strict_200: bool = False
     """Whether REST Proxy v2 answers 200 where no record was written, as Confluent's does; else the failure's
     own status."""
+    cloudevents_key: bool = True
+    """Whether the attribute `partitionkey` of a CloudEvent becomes the record's key, if nothing else does."""
+    webhook_origins: Sequence[str] | None = None
+    """The only senders that are told by OPTIONS that they may send CloudEvents, as their
+    `WebHook-Request-Origin` names them; unset, all are."""
 
 
 class Log(_Section, frozen=True, kw_only=True):

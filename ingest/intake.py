@@ -17,7 +17,7 @@ from ingest.direct import Direct
 from ingest.errors import DeliveryFailed, IngestError, Overloaded, UnknownTopic
 from ingest.faultlog import FaultLog
 from ingest.formats import plain
-from ingest.formats.seam import Bounds, Format, Intent, StreamReader
+from ingest.formats.seam import Bounds, Format, Head, Intent, StreamReader
 from ingest.formats.table import built_in, routes
 from ingest.http.exchange import Disconnected, Exchange
 from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
@@ -89,45 +89,18 @@ class Intake:
         response: Response | None
         route, status, records = NO_ROUTE, 0, 0
         try:
-            read = self._read_intent if request.head_bytes > REMEMBERED_BYTES else self._remembered
-            intent = read(request)
-            name = intent.request_id or next(self._ids)
-            route = intent.match.route.path
-            record_bytes, missing = await self._require_topic(intent)
-            plain.check_size(intent.like_bytes, record_bytes)
-            if intent.wait_seconds == 0 and self._producer.full:
-                raise Overloaded("too many requests wait for Kafka already")
-            bounds = self._bounds
-            if record_bytes < bounds.record_bytes:
-                bounds = bounds._replace(record_bytes=record_bytes)
-            reader = intent.format.open(intent, bounds)
-            served: Stream | Whole
-            if isinstance(reader, StreamReader):
-                served = Stream(
-                    self._streams,
-                    exchange,
-                    intent,
-                    reader,
-                    self._producer,
-                    self._budget,
-                    self._timeouts,
-                    name,
-                )
-            else:
-                served = Whole(
-                    exchange,
-                    intent,
-                    reader,
-                    self._producer,
-                    self._budget,
-                    self._turn,
-                    self._timeouts.answer_seconds,
-                    missing,
-                )
-            response = await served.run()
-            records = served.accepted
+            intent = None
+            response = self._answer_options(request) if request.method == "OPTIONS" else None
+            if response is None:
+                read = self._read_intent if request.head_bytes > REMEMBERED_BYTES else self._remembered
+                intent = read(request)
+                name = intent.request_id or next(self._ids)
+                route = intent.match.route.path
+                served = await self._open(exchange, intent, name)
+                response = await served.run()
+                records = served.accepted
             status = 200 if response is None else response.status
-            if self.short_way is not None:
+            if self.short_way is not None and intent is not None:
                 self.short_way.learn(request, intent)
         except IngestError as error:
             self._metrics.count_rejected(error)
@@ -147,6 +120,31 @@ class Intake:
             if self._access_log:
                 log_request(exchange, name, status=status, seconds=seconds, records=records)
         return None if response is None else with_request_id(response, name)
+
+    async def _open(self, exchange: Exchange, intent: Intent, name: bytes) -> Stream | Whole:
+        """What serves the request, if it may be let in."""
+        record_bytes, missing = await self._require_topic(intent)
+        plain.check_size(intent.like_bytes, record_bytes)
+        if intent.wait_seconds == 0 and self._producer.full:
+            raise Overloaded("too many requests wait for Kafka already")
+        bounds = self._bounds
+        if record_bytes < bounds.record_bytes:
+            bounds = bounds._replace(record_bytes=record_bytes)
+        reader = intent.format.open(intent, bounds)
+        producer, budget, timeouts = self._producer, self._budget, self._timeouts
+        if isinstance(reader, StreamReader):
+            return Stream(self._streams, exchange, intent, reader, producer, budget, timeouts, name)
+        seconds = timeouts.answer_seconds
+        return Whole(exchange, intent, reader, producer, budget, self._turn, seconds, missing)
+
+    def _answer_options(self, request: Request) -> Response | None:
+        """What the formats of a route say to OPTIONS, if one of them does."""
+        match = self._router.match("POST", request.target)
+        head = Head(request, match, "")
+        for each in self._formats:
+            if match.route.format in (None, each.name) and (response := each.options(head)) is not None:
+                return response
+        return None
 
     def _name(self, request: Request) -> bytes:
         return request_id(request) or next(self._ids)

@@ -188,8 +188,8 @@ class _Options:
         """Set `option`, which the source calls `name`."""
         section, _, key = option.partition(".")
         type_ = SECTIONS[section][key]
-        if not strict and isinstance(value, str) and option == "topics.allow":
-            value = [topic.strip() for topic in value.split(",") if topic.strip()]
+        if not strict and isinstance(value, str) and option in ("topics.allow", "compat.webhook_origins"):
+            value = [item.strip() for item in value.split(",") if item.strip()]
         self.sections[section][key] = convert(name, value, type_, strict=strict)
 
     def add_kafka(self, settings: Iterable[tuple[str, str, Any]]) -> None:

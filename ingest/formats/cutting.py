@@ -82,8 +82,8 @@ class Cutter:
         return None
 
     def end(self) -> None:
-        """Raises `BadRequest` where the text ends too soon."""
-        if self._depth or (self._array and not self.ended):
+        """The text has come to its end.  Raises `BadRequest` where that is too soon, or too late."""
+        if self._depth or self._begin() or (self._array and not self.ended):
             raise BadRequest("invalid JSON: it ends too soon")
 
     def _begin(self) -> bool:

@@ -53,9 +53,7 @@ class Plain(Format):
                 f"media type {head.media_type[:60]!a} is not read here; send one record, or NDJSON"
             )
         if any(name.startswith(b"ce-") for name, _ in head.request.fields):
-            raise UnsupportedMediaType(
-                "CloudEvents (ce-* fields) are not read here; send one record, or NDJSON"
-            )
+            raise UnsupportedMediaType("CloudEvents (ce-* fields) are not read here; POST them")
         return read_fields(head, content_type=not head.match.tombstone)
 
     def open(self, intent: Intent, bounds: Bounds) -> Reader:

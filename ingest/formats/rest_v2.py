@@ -202,7 +202,8 @@ class EnvelopeReader(Reader):
             if cutter.ended:
                 break
             yield Batch((), ())
-        cutter.end()
+        if not cutter.ended:
+            cutter.end()
         if objects:
             yield self._cut_batch(objects, count)
         if not count + len(objects):

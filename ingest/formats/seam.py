@@ -205,6 +205,10 @@ class Format(abc.ABC):
         """Whether a topic that does not exist is the failure of each record, and not of the request."""
         return False
 
+    def options(self, head: Head) -> Response | None:
+        """What OPTIONS is answered where this format has something to say; `head.match` is as of a POST."""
+        return None
+
     @abc.abstractmethod
     def open(self, intent: Intent, bounds: Bounds) -> Reader | StreamReader:
         """A reader of one request.  Raises `IngestError` for what is clear from its head."""

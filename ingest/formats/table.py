@@ -11,6 +11,7 @@ import msgspec
 
 from ingest.config import Config, Route
 from ingest.errors import ConfigError
+from ingest.formats.cloudevents import CloudEvents
 from ingest.formats.ndjson import NDJSON
 from ingest.formats.plain import Plain
 from ingest.formats.rest_v2 import RestV2
@@ -20,6 +21,7 @@ from ingest.formats.seam import Format
 def built_in(config: Config) -> tuple[Format, ...]:
     """One of each; the last claims whatever is left."""
     return (
+        CloudEvents(config.compat),
         RestV2(config.compat, paths=config.serves_rest_proxy),
         NDJSON(),
         Plain(),
