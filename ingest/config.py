@@ -177,6 +177,10 @@ class Timeouts(_Section, frozen=True, kw_only=True):
     """Seconds before the content's rate is looked at."""
     body_bytes_per_second: _Bytes = 16_384
     """Bytes a second that content has to arrive at, after the grace."""
+    stream_idle_seconds: _Seconds = 60.0
+    """Seconds that a stream of REST Proxy v3 may pause between records."""
+    stream_seconds: _Seconds = 86_400.0
+    """Seconds after which such a stream is ended."""
     idle_seconds: _Seconds = 75.0
     """Seconds that a kept-alive connection may be without a request."""
     send_seconds: _Seconds = 10.0

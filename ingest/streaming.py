@@ -14,7 +14,7 @@ import trio
 from ingest.answers import with_request_id
 from ingest.budget import Budget
 from ingest.config import Timeouts
-from ingest.errors import IngestError, Overloaded
+from ingest.errors import IngestError, Overloaded, UploadTooSlow
 from ingest.formats.seam import Batch, Intent, StreamReader
 from ingest.http.exchange import RECEIVE_BYTES, Exchange
 from ingest.http.messages import Response
@@ -79,6 +79,8 @@ class Stream:
         self._each = reader.each
         self._producer = producer
         self._budget = budget
+        self._timeouts = timeouts
+        self._ends = trio.current_time() + timeouts.stream_seconds
         self._answer_seconds = timeouts.answer_seconds
         self._patience = timeouts.answer_seconds  # what the wait for room has left of it
         self._due = trio.current_time() + timeouts.answer_seconds  # the answer to what was received last
@@ -112,6 +114,8 @@ class Stream:
         try:
             try:
                 while data := await self._receive(most):
+                    if self._each and self._reader.begins(data):
+                        await self._start()
                     await self._take_all(self._reader.feed(data), len(data))
                     while self._each and self._in_flight:
                         await self._settle_oldest()  # the client may wait for these before it sends more
@@ -148,9 +152,34 @@ class Stream:
         )
 
     async def _receive(self, most: int) -> bytes:
-        data = await self._exchange.receive(most)
+        if self._reader.idles:
+            data = await self._receive_in_time(most)
+        else:
+            data = await self._exchange.receive(most)
         self._due = max(self._due, self._exchange.received_at + self._patience)
         return data
+
+    async def _receive_in_time(self, most: int) -> bytes:
+        """The same where the client may pause between records, but not for ever."""
+        left = self._ends - trio.current_time()
+        idles = not self._reader.held_bytes
+        if idles:
+            self._exchange.let_idle(min(left, self._timeouts.stream_idle_seconds))
+        try:
+            if left > 0:
+                return await self._exchange.receive(most)
+        except UploadTooSlow as error:
+            if not idles:
+                raise
+            if left > self._timeouts.stream_idle_seconds:
+                seconds = self._timeouts.stream_idle_seconds
+                raise UploadTooSlow(
+                    f"no record came for {seconds:g} seconds, which is timeouts.stream_idle_seconds"
+                ) from error
+        raise UploadTooSlow(
+            f"the stream was open for {self._timeouts.stream_seconds:g} seconds, which is "
+            "timeouts.stream_seconds; go on in another one"
+        )
 
     async def _take_all(self, batches: Iterator[Batch], size: int) -> None:
         """Submit the batches of content of `size` bytes."""
@@ -174,7 +203,7 @@ class Stream:
                 delivery = await self._submit(batch)
             except IngestError as error:
                 failures = [*batch.failures, *((number, error) for number in batch.numbers)]
-                self._enter(None, Batch((), (), failures, notes=batch.notes))
+                self._enter(None, Batch((), (), failures))
                 raise
         self._enter(delivery, batch)
         if delivery is None and len(self._in_flight) == 1:

@@ -17,11 +17,11 @@ from msgspec import Meta, Raw, Struct
 
 from ingest.config import Compat
 from ingest.errors import BadRequest, IngestError, InvalidRecord, TooLarge, UnsupportedMediaType
-from ingest.formats.cutting import Cutter
+from ingest.formats.cutting import ArrayInSteps
 from ingest.formats.fields import read_fields
 from ingest.formats.keys import key_at
 from ingest.formats.plain import RecordReader, check_size
-from ingest.formats.seam import BATCH_RECORDS, Batch, Bounds, Format, Head, Intent, Reader
+from ingest.formats.seam import Batch, Bounds, Format, Head, Intent, Reader
 from ingest.http.messages import Response
 from ingest.records import DeliveryReport, Record
 from ingest.tally import Tally
@@ -29,8 +29,6 @@ from ingest.tally import Tally
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
 VERSION = "1.0"
 REQUIRED = ("specversion", "id", "source", "type")
-STEP_BYTES = 16_384
-"""How much of a large batch is cut at a time."""
 
 _PREFIX = b"ce-"
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
@@ -225,22 +223,13 @@ class BatchReader(Reader):
 
     def read_in_steps(self, content: bytes) -> Iterator[Batch]:
         """The same in batches."""
-        cutter = Cutter(len(content), array=True)
-        items: list[bytes] = []
-        size = count = 0
-        for at in range(0, len(content), STEP_BYTES):
-            cutter.feed(content[at : at + STEP_BYTES])
-            while (found := cutter.next()) is not None:
-                if found:
-                    items.append(found)
-                    size += len(found)
-                if len(items) == BATCH_RECORDS or size > STEP_BYTES or not found:
-                    yield self._batch(items, count + 1)
-                    count += len(items)
-                    items, size = [], 0
-            yield Batch((), ())
-        cutter.end()
-        yield self._batch(items, count + 1)
+        steps = ArrayInSteps(content)
+        count = 0
+        for items in steps:
+            yield self._batch(items, count + 1)
+            count += len(items)
+        if content[steps.end :].strip(b" \t\r\n"):
+            raise BadRequest("no batch of CloudEvents: there is more behind the array")
 
     def _batch(self, items: Sequence[bytes], first: int) -> Batch:
         intent, most = self.intent, self.bounds.record_bytes

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from ingest.errors import BadRequest, TooLarge
 
 TOKENS_AT_ONCE = 4_000
 """How many brackets are looked at before others get their turn, which is about a millisecond's work."""
+
+STEP_BYTES = 16_384
+"""How much of a large array is cut at a time."""
+MOST_AT_ONCE = 500
+"""The most objects that are handed out at a time."""
 
 _STRING = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
 # Whatever is no bracket, whole strings, and then a bracket or the beginning of a string without an end.
@@ -117,3 +123,39 @@ class Cutter:
         del self._text[:size]
         self.cut_bytes += size
         self._at = 0
+
+
+class ArrayInSteps:
+    """The objects of one array that is somewhere in `content`, some at a time."""
+
+    def __init__(self, content: bytes, begin: int = 0) -> None:
+        """The array begins at `begin`, perhaps behind white space."""
+        self._content = content
+        self._begin = begin
+        self.end = begin
+        """Where the array ends; known once all objects have been handed out."""
+
+    def __iter__(self) -> Iterator[list[bytes]]:
+        """At most `MOST_AT_ONCE` objects, or about `STEP_BYTES`, or none where others are to have their turn.
+
+        Raises `BadRequest` for anything but an array of objects.
+        """
+        cutter = Cutter(len(self._content), array=True)
+        objects: list[bytes] = []
+        size = 0
+        for at in range(self._begin, len(self._content), STEP_BYTES):
+            cutter.feed(self._content[at : at + STEP_BYTES])
+            while (found := cutter.next()) is not None:
+                if found:
+                    objects.append(found)
+                    size += len(found)
+                if len(objects) == MOST_AT_ONCE or size > STEP_BYTES or not found:
+                    yield objects
+                    objects, size = [], 0
+            if cutter.ended:
+                break
+            yield []
+        if not cutter.ended:
+            cutter.end()
+        self.end = self._begin + cutter.cut_bytes
+        yield objects

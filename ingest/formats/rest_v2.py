@@ -24,15 +24,13 @@ from ingest.errors import (
     Unprocessable,
     UnsupportedMediaType,
 )
-from ingest.formats.cutting import Cutter
-from ingest.formats.seam import BATCH_RECORDS, Batch, Bounds, Format, Head, Intent, Reader
+from ingest.formats.cutting import ArrayInSteps
+from ingest.formats.seam import Batch, Bounds, Format, Head, Intent, Reader
 from ingest.http.messages import Response
 from ingest.records import Alike, DeliveryReport, Receipt, Record
 
 PATHS = ("/topics/{topic}", "/topics/{topic}/partitions/{partition}")
 ANSWER_TYPE = "application/vnd.kafka.v2+json"
-STEP_BYTES = 16_384
-"""How much of large content is cut at a time."""
 MOST_RECORDS = 50_000
 """The most records of one request: their answer is written at once."""
 
@@ -185,31 +183,14 @@ class EnvelopeReader(Reader):
         array = _ARRAY.search(content)
         if array is None:
             raise _no_records()
-        cutter = Cutter(len(content), array=True)
-        objects: list[bytes] = []
-        size = 0
+        steps = ArrayInSteps(content, array.end())
         count = 0
-        for at in range(array.end(), len(content), STEP_BYTES):
-            cutter.feed(content[at : at + STEP_BYTES])
-            while (found := cutter.next()) is not None:
-                if found:
-                    objects.append(found)
-                    size += len(found)
-                if len(objects) == BATCH_RECORDS or size > STEP_BYTES or not found:
-                    yield self._cut_batch(objects, count) if objects else Batch((), ())
-                    count += len(objects)
-                    objects, size = [], 0
-            if cutter.ended:
-                break
-            yield Batch((), ())
-        if not cutter.ended:
-            cutter.end()
-        if objects:
-            yield self._cut_batch(objects, count)
-        if not count + len(objects):
+        for objects in steps:
+            yield self._cut_batch(objects, count) if objects else Batch((), ())
+            count += len(objects)
+        if not count:
             raise _no_records()
-        end = array.end() + cutter.cut_bytes
-        self._check_frame(content[: array.end()] + _STANDS_FOR_ARRAY + content[end:])
+        self._check_frame(content[: array.end()] + _STANDS_FOR_ARRAY + content[steps.end :])
 
     def _cut_batch(self, objects: list[bytes], before: int) -> Batch:
         if before + len(objects) > MOST_RECORDS:

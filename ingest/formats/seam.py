@@ -129,8 +129,8 @@ class StreamReader(abc.ABC):
     each: bool = False
     """Whether the answer has a result for each record, sent while the request still comes."""
     idles: ClassVar[bool] = False
-    """Whether the client may pause between records, for `timeouts.stream_idle_seconds`; else it has to keep
-    to the rate of content."""
+    """Whether the client may pause between records, for `timeouts.stream_idle_seconds`, and go on for
+    `timeouts.stream_seconds`; else it has to keep to the rate of content, and may go on for ever."""
     head: Response = Response(200, ((b"content-type", b"application/json"),), content=None)
     """How the answer begins, where it has each result."""
 
@@ -155,8 +155,8 @@ class StreamReader(abc.ABC):
     def end(self) -> Iterable[Batch]:
         """What the end of the content completes; raises as `feed` does."""
 
-    def begins(self) -> bool:
-        """Whether what was fed so far is a reason to begin the answer, before there is a result."""
+    def begins(self, data: bytes) -> bool:
+        """Whether `data` is a reason to begin the answer, where it has each result, before there is one."""
         return False
 
     def results(self, batch: Batch, reports: Sequence[DeliveryReport]) -> bytes:

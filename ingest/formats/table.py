@@ -15,6 +15,7 @@ from ingest.formats.cloudevents import CloudEvents
 from ingest.formats.ndjson import NDJSON
 from ingest.formats.plain import Plain
 from ingest.formats.rest_v2 import RestV2
+from ingest.formats.rest_v3 import RestV3, RestV3Batch
 from ingest.formats.seam import Format
 
 
@@ -23,6 +24,8 @@ def built_in(config: Config) -> tuple[Format, ...]:
     return (
         CloudEvents(config.compat),
         RestV2(config.compat, paths=config.serves_rest_proxy),
+        RestV3(paths=config.serves_rest_proxy),
+        RestV3Batch(paths=config.serves_rest_proxy),
         NDJSON(),
         Plain(),
     )
