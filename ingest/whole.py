@@ -10,7 +10,7 @@ import trio
 
 from ingest.budget import Budget, Hold
 from ingest.errors import IngestError, Overloaded, TooLarge
-from ingest.formats.seam import Batch, Intent, Reader
+from ingest.formats.seam import BATCH_RECORDS, Batch, Intent, Reader
 from ingest.http.exchange import Exchange
 from ingest.http.messages import Response
 from ingest.producer import Delivery, Producer
@@ -24,7 +24,7 @@ STEPS_ABOVE = 1_048_576
 OBJECT_COST = 100
 """What a record in an envelope takes beside its bytes, as so many bytes of JSON."""
 STEP_COST = 131_072
-"""What reading one batch of large content takes, as so many bytes of JSON."""
+"""What reading one batch of large content takes, or answering for one, as so many bytes of JSON."""
 GROWTH_BYTES = 65_536
 """By how much the hold of content of unknown length grows at a time."""
 
@@ -85,7 +85,14 @@ class Whole:
                 if isinstance(each.delivery, Delivery) and not self._intent.queued:
                     each.delivery.withdraw(Overloaded("withdrawn: the caller has gone"))
             raise
-        return self._reader.answer(reports)
+        reader = self._reader
+        if not reader.steps or len(reports) <= BATCH_RECORDS:
+            return reader.answer(reports)
+        for response in reader.answer_in_steps(reports):
+            if response is not None:
+                return response
+            await self._turn.take(STEP_COST)
+        raise AssertionError("a reader's last step is its answer")
 
     async def _read(self) -> list[tuple[Batch, Hold]]:
         """The records, each batch with its hold, once all of the content is there and makes sense."""

@@ -404,7 +404,7 @@ async def test_large_envelope_keeps_its_order_and_holds_all_of_its_records() -> 
         (b'{"records":[%b],"records":[{"value":1}]}', 400),
         (b'{"records":[%b],"rec\\u006frds":[]}', 400),
         (b'{"rec\\u006frds":[%b]}', 422),
-        (b'{"key_schema":{"records":[{"value":1}]},"records":[%b]}', 400),
+        (b'{"key_schema":{"records":[{"value":1}]},"records":[%b]}', 413),
         (b'{"records":[%b,{"value":1,"y":2}]}', 422),
         (b'{"records":[%b,]}', 400),
         (b'{"records":[%b 1]}', 400),

@@ -12,12 +12,23 @@ TOKENS_AT_ONCE = 4_000
 
 STEP_BYTES = 16_384
 """How much of a large array is cut at a time."""
+FRAME_BYTES = 262_144
+"""The most bytes of an object beside the one array that is cut."""
+STANDS_FOR_ARRAY = b'["the array was here"]'
 MOST_AT_ONCE = 500
 """The most objects that are handed out at a time."""
 
 _STRING = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
-# Whatever is no bracket, whole strings, and then a bracket or the beginning of a string without an end.
-_NEXT = re.compile(rb'((?:[^"{}\[\]]++|"' + _STRING + rb'")*+)(?:([{}\[\]])|("))?', re.DOTALL)
+
+
+def _skipped(depth: int) -> bytes:
+    """A pattern of what has no bracket, or brackets nested no deeper than `depth`."""
+    nested = rb"|\{%b\}|\[%b\]" % (2 * (_skipped(depth - 1),)) if depth else b""
+    return rb'(?:[^"{}\[\]]++|"%b"%b)*+' % (_STRING, nested)
+
+
+# What can be skipped at once, and then a bracket, or the beginning of a string without an end.
+_NEXT = re.compile(rb'(%b)(?:([{}\[\]])|("))?' % _skipped(4), re.DOTALL)
 _STRING_REST = re.compile(_STRING, re.DOTALL)
 _BLANK = re.compile(rb"[ \t\r\n]*+")
 
@@ -125,6 +136,13 @@ class Cutter:
         self._at = 0
 
 
+def find_array(content: bytes, name: str) -> int | None:
+    """Where the array begins that is the value of `name`, if it is within the first `FRAME_BYTES`."""
+    pattern = rb'"%b"[ \t\r\n]*+:[ \t\r\n]*+(?=\[)' % name.encode()
+    match = re.compile(pattern).search(content, 0, FRAME_BYTES)
+    return None if match is None else match.end()
+
+
 class ArrayInSteps:
     """The objects of one array that is somewhere in `content`, some at a time."""
 
@@ -159,3 +177,12 @@ class ArrayInSteps:
             cutter.end()
         self.end = self._begin + cutter.cut_bytes
         yield objects
+
+    def frame(self) -> bytes:
+        """What is around the array, with `STANDS_FOR_ARRAY` in its place; once all have been handed out.
+
+        Raises `TooLarge` where that is more than `FRAME_BYTES`.
+        """
+        if self._begin + len(self._content) - self.end > FRAME_BYTES:
+            raise TooLarge(f"there are more than {FRAME_BYTES} bytes beside the records, which is the most")
+        return self._content[: self._begin] + STANDS_FOR_ARRAY + self._content[self.end :]

@@ -24,8 +24,8 @@ from ingest.errors import (
     Unprocessable,
     UnsupportedMediaType,
 )
-from ingest.formats.cutting import ArrayInSteps
-from ingest.formats.seam import Batch, Bounds, Format, Head, Intent, Reader
+from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, find_array
+from ingest.formats.seam import BATCH_RECORDS, Batch, Bounds, Format, Head, Intent, Reader
 from ingest.http.messages import Response
 from ingest.records import Alike, DeliveryReport, Receipt, Record
 
@@ -37,9 +37,7 @@ MOST_RECORDS = 50_000
 _MEDIA_TYPE = re.compile(r"application/vnd\.kafka(?:\.(json|binary|text))?(?:\.v[12])?\+json")
 _BINARY = frozenset({"", "application/json", "application/octet-stream"})
 """What the other servers take for the binary kind, beside its own media types."""
-_ARRAY = re.compile(rb'"records"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 _INDEX = re.compile(r"`\$\[(\d+)\]")
-_STANDS_FOR_ARRAY = b'["the array was here"]'
 _NULL = b"null"
 
 T = TypeVar("T")
@@ -180,17 +178,17 @@ class EnvelopeReader(Reader):
 
     def read_in_steps(self, content: bytes) -> Iterator[Batch]:
         """The same in batches: the array is cut into its objects, which are read some at a time."""
-        array = _ARRAY.search(content)
-        if array is None:
+        begin = find_array(content, "records")
+        if begin is None:
             raise _no_records()
-        steps = ArrayInSteps(content, array.end())
+        steps = ArrayInSteps(content, begin)
         count = 0
         for objects in steps:
             yield self._cut_batch(objects, count) if objects else Batch((), ())
             count += len(objects)
         if not count:
             raise _no_records()
-        self._check_frame(content[: array.end()] + _STANDS_FOR_ARRAY + content[steps.end :])
+        self._check_frame(steps.frame())
 
     def _cut_batch(self, objects: list[bytes], before: int) -> Batch:
         if before + len(objects) > MOST_RECORDS:
@@ -210,7 +208,7 @@ class EnvelopeReader(Reader):
             records = _read_frame(frame).records
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._invalid(error) from None
-        if bytes(records) != _STANDS_FOR_ARRAY:
+        if bytes(records) != STANDS_FOR_ARRAY:
             raise BadRequest('the envelope is {"records":[…]}, with records once and nowhere else')
 
     def _invalid(self, error: Exception, before: int | None = None) -> IngestError:
@@ -299,26 +297,40 @@ class EnvelopeReader(Reader):
 
     def answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
         """An item for each record, in the dialect's words."""
-        failures = [report for report in reports if isinstance(report, IngestError)]
-        if self._dialect == "strimzi" and None in reports:
-            return Response(204)
-        write = _WRITERS[self._dialect]
-        content = b'{"offsets":[%b]%b}\n' % (
-            b",".join(map(write, reports)),
-            b"" if self._dialect == "strimzi" else b',"key_schema_id":null,"value_schema_id":null',
-        )
-        type_ = self.intent.media_type if self._dialect == "karapace" else ""
+        *_, response = self.answer_in_steps(reports)
+        assert response is not None  # noqa: S101  # it comes last
+        return response
+
+    def answer_in_steps(self, reports: Sequence[DeliveryReport | None]) -> Iterator[Response | None]:
+        """The same, in the end."""
+        dialect = self._dialect
+        write = _WRITERS[dialect]
+        items: list[bytes] = []
+        failures: list[IngestError] = []
+        queued = False
+        for at in range(0, len(reports), BATCH_RECORDS):
+            some = reports[at : at + BATCH_RECORDS]
+            items.append(b",".join(map(write, some)))
+            failures += [report for report in some if isinstance(report, IngestError)]
+            queued = queued or None in some
+            yield None
+        if dialect == "strimzi" and queued:
+            yield Response(204)
+            return
+        schemas = b"" if dialect == "strimzi" else b',"key_schema_id":null,"value_schema_id":null'
+        content = b'{"offsets":[%b]%b}\n' % (b",".join(items), schemas)
+        type_ = self.intent.media_type if dialect == "karapace" else ""
         fields = ((b"content-type", (type_ or ANSWER_TYPE).encode()),)
-        status = 202 if None in reports else 200
-        if failures and self._dialect == "karapace":
-            status = 422
         if len(failures) == len(reports) and not self._strict_200:
             speaks = _spokesman(failures)
-            response = error_response(speaks)
             # With the fields of an error, such as Retry-After, but for its type.
-            others = tuple(field for field in response.fields if field[0] != b"content-type")
-            return Response(speaks.status, fields + others, content)
-        return Response(status, fields, content)
+            others = tuple(field for field in error_response(speaks).fields if field[0] != b"content-type")
+            yield Response(speaks.status, fields + others, content)
+            return
+        status = 202 if queued else 200
+        if failures and dialect == "karapace":
+            status = 422
+        yield Response(status, fields, content)
 
 
 def _spokesman(failures: Sequence[IngestError]) -> IngestError:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -19,9 +18,9 @@ from ingest.errors import (
     Unprocessable,
     UnsupportedMediaType,
 )
-from ingest.formats.cutting import ArrayInSteps, Cutter
+from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, Cutter, find_array
 from ingest.formats.plain import check_size
-from ingest.formats.seam import Batch, Bounds, Format, Head, Intent, Reader, StreamReader
+from ingest.formats.seam import BATCH_RECORDS, Batch, Bounds, Format, Head, Intent, Reader, StreamReader
 from ingest.http.messages import Response
 from ingest.records import DeliveryReport, Receipt, Record
 from ingest.tally import Tally
@@ -40,8 +39,6 @@ CLUSTER_CHARACTERS = 255
 
 _JSON = (b"content-type", b"application/json")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ARRAY = re.compile(rb'"entries"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
-_STANDS_FOR_ARRAY = b'["the array was here"]'
 _NULL = b"null"
 
 
@@ -88,13 +85,6 @@ class _Entries(Struct, forbid_unknown_fields=True):
 
 class _Frame(Struct, forbid_unknown_fields=True):
     entries: Raw = Raw()
-
-
-class _Written(NamedTuple):
-    """How key and value of a record were written, and their bytes; None for one that was not there."""
-
-    key: dict[str, Any] | None
-    value: dict[str, Any] | None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -148,13 +138,16 @@ class RestV3Batch(_V3):
         return EntriesReader(intent, bounds)
 
 
-def _record(item: _Object, intent: Intent, record_bytes: int) -> tuple[Record, _Written]:
-    """The record of an object.  Raises `BadRequest`, `UnknownPartition` and `TooLarge`."""
+def _record(item: _Object, intent: Intent, record_bytes: int) -> tuple[Record, bytes]:
+    """The record of an object, and the end of its report.
+
+    Raises `BadRequest`, `UnknownPartition` and `TooLarge`.
+    """
     partition = item.partition_id
     if partition is not None and partition < 0:
         raise UnknownPartition(f"there is no partition {partition}")
-    key, key_written = _bytes(item.key, "key")
-    value, value_written = _bytes(item.value, "value")
+    key, key_said = _bytes(item.key, "key")
+    value, value_said = _bytes(item.value, "value")
     headers = tuple((header.name, header.value) for header in item.headers)
     timestamp = None
     if item.timestamp is not None:
@@ -163,13 +156,13 @@ def _record(item: _Object, intent: Intent, record_bytes: int) -> tuple[Record, _
             raise BadRequest("timestamp is before 1970, where Kafka has none")
     record = Record(intent.like.topic, value, key, headers, partition, timestamp)
     check_size(record.size(), record_bytes)
-    return record, _Written(key_written, value_written)
+    return record, key_said + value_said
 
 
-def _bytes(written: _Data | None, name: str) -> tuple[bytes | None, dict[str, Any] | None]:
-    """A key or value, and what its report says of it."""
+def _bytes(written: _Data | None, name: str) -> tuple[bytes | None, bytes]:
+    """A key or value, and what its report says of it: not an object, of which there may be thousands."""
     if written is None:
-        return None, None
+        return None, b""
     kind = written.type
     if kind is None:
         if written.names_schema():
@@ -191,24 +184,22 @@ def _bytes(written: _Data | None, name: str) -> tuple[bytes | None, dict[str, An
             raise BadRequest(f"{name}.type is {kind[:60]!a}; there are BINARY, JSON and STRING")
     except msgspec.ValidationError as error:
         raise BadRequest(f"{name}.data of type {kind}: {error}") from None
-    return found, {"type": kind, "size": 0 if found is None else len(found)}
+    size = 0 if found is None else len(found)
+    return found, b',"%b":{"type":"%b","size":%d}' % (name.encode(), kind.encode(), size)
 
 
-def _receipt(receipt: Receipt, cluster: str, written: _Written) -> dict[str, Any]:
-    """What a report says of a record that was written."""
-    report: dict[str, Any] = {
-        "cluster_id": cluster,
-        "topic_name": receipt.topic,
-        "partition_id": receipt.partition,
-        "offset": receipt.offset,
-    }
+def _receipt(begin: bytes, receipt: Receipt, said: bytes) -> bytes:
+    """The report of a record that was written; `begin` is how it begins, and `said` how it ends."""
+    timestamp = b""
     if receipt.timestamp is not None:
-        report["timestamp"] = _instant(receipt.timestamp)
-    if written.key is not None:
-        report["key"] = written.key
-    if written.value is not None:
-        report["value"] = written.value
-    return report
+        timestamp = b',"timestamp":"%b"' % _instant(receipt.timestamp).encode()
+    return b'{%b,"partition_id":%d,"offset":%d%b%b}' % (
+        begin,
+        receipt.partition,
+        receipt.offset,
+        timestamp,
+        said,
+    )
 
 
 def _instant(milliseconds: int) -> str:
@@ -217,8 +208,10 @@ def _instant(milliseconds: int) -> str:
     return instant.isoformat(timespec="milliseconds").removesuffix("+00:00").removesuffix(".000") + "Z"
 
 
-def _cluster(intent: Intent) -> str:
-    return (intent.match.cluster or "")[:CLUSTER_CHARACTERS]
+def _begin(intent: Intent) -> bytes:
+    """What each report says of cluster and topic."""
+    cluster = (intent.match.cluster or "")[:CLUSTER_CHARACTERS]
+    return b'"cluster_id":%b,"topic_name":%b' % (_encode(cluster), _encode(intent.like.topic))
 
 
 def _alone(error: IngestError) -> IngestError:
@@ -251,7 +244,7 @@ class ObjectReader(StreamReader):
         self._at_once = MOST_AT_ONCE
         # Base64 is four thirds of what it stands for, and an escaped character up to six bytes.
         self._cutter = Cutter(2 * bounds.record_bytes + BESIDE_BYTES)
-        self._cluster = _cluster(intent)
+        self._begin = b'"error_code":200,' + _begin(intent)
         self._number = 0
         self._begun = False
 
@@ -273,12 +266,12 @@ class ObjectReader(StreamReader):
             records: list[Record] = []
             numbers: list[int] = []
             failures: list[tuple[int, IngestError]] = []
-            notes: list[_Written] = []
+            notes: list[bytes] = []
             for text in objects:
                 self._number += 1
                 try:
                     text.decode()
-                    record, written = _record(_read_object(text), self._intent, self._record_bytes)
+                    record, said = _record(_read_object(text), self._intent, self._record_bytes)
                 except msgspec.ValidationError as wrong:
                     failures.append((self._number, _invalid(wrong)))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
@@ -289,7 +282,7 @@ class ObjectReader(StreamReader):
                 else:
                     records.append(record)
                     numbers.append(self._number)
-                    notes.append(written)
+                    notes.append(said)
             if objects or more:
                 cost = sum(record.cost() for record in records)
                 yield Batch(records, numbers, failures, cost, notes)
@@ -323,9 +316,9 @@ class ObjectReader(StreamReader):
     def results(self, batch: Batch, reports: Sequence[DeliveryReport]) -> bytes:
         """A report for each object, in order."""
         results: dict[int, bytes] = {}
-        for number, report, written in zip(batch.numbers, reports, batch.notes or (), strict=True):
+        for number, report, said in zip(batch.numbers, reports, batch.notes or (), strict=True):
             if isinstance(report, Receipt):
-                results[number] = _encode({"error_code": 200} | _receipt(report, self._cluster, written))
+                results[number] = _receipt(self._begin, report, said)
             else:
                 results[number] = _encode(error_body(report))
         for number, error in batch.failures:
@@ -349,7 +342,7 @@ class EntriesReader(Reader):
 
     def __init__(self, intent: Intent, bounds: Bounds) -> None:
         super().__init__(intent, bounds)
-        self._ids: dict[str, _Written | None] = {}
+        self._ids: dict[str, bytes] = {}  # and the end of each one's report
 
     def read(self, content: bytes) -> Batch:
         """Their records."""
@@ -364,10 +357,10 @@ class EntriesReader(Reader):
 
     def read_in_steps(self, content: bytes) -> Iterator[Batch]:
         """The same in batches."""
-        array = _ARRAY.search(content)
-        if array is None:
+        begin = find_array(content, "entries")
+        if begin is None:
             raise _no_entries()
-        steps = ArrayInSteps(content, array.end())
+        steps = ArrayInSteps(content, begin)
         try:
             for objects in steps:
                 text = b"[" + b",".join(objects) + b"]"
@@ -375,9 +368,9 @@ class EntriesReader(Reader):
                 yield self._batch(_read_list(text))
             if not self._ids:
                 raise _no_entries()
-            frame = content[: array.end()] + _STANDS_FOR_ARRAY + content[steps.end :]
+            frame = steps.frame()
             frame.decode()
-            if bytes(_read_frame(frame).entries) != _STANDS_FOR_ARRAY:
+            if bytes(_read_frame(frame).entries) != STANDS_FOR_ARRAY:
                 raise BadRequest('a batch is {"entries":[…]}, with entries once and nowhere else')
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _invalid(error) from None
@@ -397,13 +390,13 @@ class EntriesReader(Reader):
             if name in self._ids:
                 raise _wrong_batch(f"the id {name!a} is there twice")
             number = len(self._ids) + 1
-            self._ids[name] = None
+            self._ids[name] = b""
             try:
-                record, written = _record(entry, self.intent, self.bounds.record_bytes)
+                record, said = _record(entry, self.intent, self.bounds.record_bytes)
             except IngestError as error:
                 failures.append((number, _alone(error)))
                 continue
-            self._ids[name] = written
+            self._ids[name] = said
             records.append(record)
             numbers.append(number)
             cost += record.cost()
@@ -411,15 +404,24 @@ class EntriesReader(Reader):
 
     def answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
         """Two lists, by the entries' ids."""
-        cluster = _cluster(self.intent)
-        successes: list[dict[str, Any]] = []
-        failures: list[dict[str, Any]] = []
-        for (name, written), report in zip(self._ids.items(), reports, strict=True):
-            if isinstance(report, Receipt) and written is not None:
-                successes.append({"id": name} | _receipt(report, cluster, written))
+        *_, response = self.answer_in_steps(reports)
+        assert response is not None  # noqa: S101  # it comes last
+        return response
+
+    def answer_in_steps(self, reports: Sequence[DeliveryReport | None]) -> Iterator[Response | None]:
+        """The same, in the end."""
+        begin = _begin(self.intent)
+        successes: list[bytes] = []
+        failures: list[bytes] = []
+        for number, ((name, said), report) in enumerate(zip(self._ids.items(), reports, strict=True), 1):
+            if isinstance(report, Receipt):
+                successes.append(_receipt(b'"id":%b,%b' % (_encode(name), begin), report, said))
             elif isinstance(report, IngestError):
-                failures.append({"id": name} | error_body(report))
-        return Response(207, (_JSON,), _encode({"successes": successes, "failures": failures}) + b"\n")
+                failures.append(_encode({"id": name} | error_body(report)))
+            if not number % BATCH_RECORDS:
+                yield None
+        lists = b",".join(successes), b",".join(failures)
+        yield Response(207, (_JSON,), b'{"successes":[%b],"failures":[%b]}\n' % lists)
 
 
 def _wrong_batch(message: str) -> IngestError:

@@ -88,7 +88,7 @@ class Reader(abc.ABC):
     """One request whose content is read whole; nothing is produced unless all of it can be read."""
 
     steps: ClassVar[bool] = False
-    """Whether large content is read with `read_in_steps`."""
+    """Whether large content is read with `read_in_steps`, and answered with `answer_in_steps`."""
     places: ClassVar[bool] = True
     """Whether the answer says where records are; if not, a receipt may be `ingest.producer.SOMEWHERE`."""
 
@@ -118,6 +118,10 @@ class Reader(abc.ABC):
     @abc.abstractmethod
     def answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
         """The answer, by the report of each number; None is a record that is in memory, for a 202."""
+
+    def answer_in_steps(self, reports: Sequence[DeliveryReport | None]) -> Iterator[Response | None]:
+        """The same, in the end; None after each `BATCH_RECORDS` reports, where others get their turn."""
+        yield self.answer(reports)
 
 
 class StreamReader(abc.ABC):
