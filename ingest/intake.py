@@ -123,7 +123,14 @@ class Intake:
 
     async def _open(self, exchange: Exchange, intent: Intent, name: bytes) -> Stream | Whole:
         """What serves the request, if it may be let in."""
-        record_bytes, missing = await self._require_topic(intent)
+        missing = None
+        try:
+            # A producer that was given may take more, but the budget is made for so much.
+            record_bytes = min(await self._producer.require_topic(intent.match.topic), self._record_bytes)
+        except UnknownTopic as error:
+            if not intent.format.answers_each(intent):
+                raise
+            record_bytes, missing = self._record_bytes, error.with_traceback(None)
         plain.check_size(intent.like_bytes, record_bytes)
         if intent.wait_seconds == 0 and self._producer.full:
             raise Overloaded("too many requests wait for Kafka already")
@@ -151,17 +158,6 @@ class Intake:
 
     def _read_intent(self, request: Request) -> Intent:
         return read_intent(request, self._router.match(request.method, request.target), self._formats)
-
-    async def _require_topic(self, intent: Intent) -> tuple[int, UnknownTopic | None]:
-        """The most bytes of a record, and why none can be written if that is for each record's answer."""
-        try:
-            most = await self._producer.require_topic(intent.match.topic)
-        except UnknownTopic as error:
-            if not intent.format.answers_each(intent):
-                raise
-            return self._record_bytes, error.with_traceback(None)
-        # A producer that was given may take more, but the budget is made for so much.
-        return min(most, self._record_bytes), None
 
     def refuse(self, peer: str, error: IngestError) -> Response:
         """The answer to a request of `peer` that could not be read."""

@@ -50,8 +50,12 @@ def read_intent(request: Request, match: Match, formats: Sequence[Format]) -> In
 
 def _format(head: Head, formats: Sequence[Format]) -> Format:
     name = head.match.route.format
+    if name is None:
+        for each in formats:
+            if each.claims(head):
+                return each
     for each in formats:
-        if each.name == name if name is not None else each.claims(head):
+        if each.name == name:
             return each
     raise UnsupportedMediaType(f"media type {head.media_type[:60]!a} is not read here")
 

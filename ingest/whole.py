@@ -40,6 +40,20 @@ class _Sent(NamedTuple):
 class Whole:
     """One such request, from its admission to its answer."""
 
+    __slots__ = (
+        "_answer_seconds",
+        "_budget",
+        "_deadline",
+        "_exchange",
+        "_intent",
+        "_missing",
+        "_producer",
+        "_reader",
+        "_turn",
+        "_wait_seconds",
+        "accepted",
+    )
+
     def __init__(
         self,
         exchange: Exchange,
@@ -68,6 +82,8 @@ class Whole:
     async def run(self) -> Response:
         """Read the content, produce its records, and answer for them."""
         parts = await self._read()
+        if len(parts) == 1 and not parts[0][0].failures:
+            return await self._run_one(*parts.pop())
         parts.reverse()
         sent: list[_Sent] = []
         try:
@@ -85,6 +101,24 @@ class Whole:
                 if isinstance(each.delivery, Delivery) and not self._intent.queued:
                     each.delivery.withdraw(Overloaded("withdrawn: the caller has gone"))
             raise
+        return await self._answer(reports)
+
+    async def _run_one(self, batch: Batch, hold: Hold) -> Response:
+        """The same for a batch that is all there is, as most are."""
+        count = len(batch.numbers)
+        delivery = await self._submit(batch, hold, first=True)
+        del batch, hold  # the producer lets go of what librdkafka has copied, and so do we
+        if not isinstance(delivery, Delivery):
+            return await self._answer([delivery] * count)
+        if self._intent.queued:
+            self.accepted = count
+            return await self._answer([None] * count)
+        reports = await delivery.wait()
+        self.accepted = sum([type(report) is Receipt for report in reports])
+        return await self._answer(reports)
+
+    async def _answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
+        """What the reader says, while others get their turn."""
         reader = self._reader
         if not reader.steps or len(reports) <= BATCH_RECORDS:
             return reader.answer(reports)

@@ -17,9 +17,14 @@ from trio.testing import MockClock
 from ingest.config import Config, Limits, Route, Timeouts
 from ingest.errors import DeliveryUnknown, IngestError, RecordRefused
 from ingest.formats.cutting import TOKENS_AT_ONCE, Cutter
+from ingest.formats.rest_v3 import RestV3, RestV3Batch
+from ingest.formats.seam import Bounds, Format, Reader, StreamReader
 from ingest.http.engines import ENGINES
+from ingest.http.messages import Request
 from ingest.http.protocol import HTTPProtocol
-from ingest.records import DeliveryReport, Record
+from ingest.intent import read_intent
+from ingest.records import DeliveryReport, Receipt, Record
+from ingest.routing import Match
 from ingest.testing import MemoryProducer, StallingProducer
 from tests.client import Answer, Client, chunk, request
 from tests.exchange import Exchanges, open_exchanges
@@ -221,6 +226,8 @@ async def test_reports_keep_their_order_and_failures_end_nothing() -> None:
         (value(1) | {"timestamp": "yesterday"}, "timestamp"),
         (value(1) | {"timestamp": "2021-02-05T19:14:42"}, "timestamp"),
         (value(1) | {"timestamp": "1921-02-05T19:14:42Z"}, "before 1970"),
+        (value(1) | {"timestamp": "0001-01-01T00:00:00+23:59"}, "before 1970"),
+        (value(1) | {"timestamp": "9999-12-31T23:59:59-23:59"}, "after 9999"),
         (value(1) | {"headers": [{"name": "h", "value": "?"}]}, "base64"),
         (value(1) | {"partition_id": 1 << 31}, "partition_id"),
     ],
@@ -545,3 +552,58 @@ def test_others_have_their_turn_while_brackets_are_counted() -> None:
     cutter = Cutter(1 << 30)
     cutter.feed(b'{"a":' + 3 * TOKENS_AT_ONCE * b"[")
     assert [cutter.next() for _ in range(4)] == [b"", b"", b"", None]
+
+
+# Whatever comes ------------------------------------------------------------------------------------------
+
+FRAGMENTS = st.lists(
+    st.sampled_from(
+        [b"{", b"}", b"[", b"]", b",", b":", b'"', b'"entries"', b'"id"', b'"1"', b'"value"', b'"data"',
+         b'"type"', b'"STRING"', b'"BINARY"', b'"JSON"', b'"\\ud800"', b'"headers"', b'"name"', b"null",
+         b"-1", b"1e999", b"\xff", b'"timestamp"', b'"9999-12-31T23:59:59Z"', b'"partition_id"', b" "]
+    ),
+    max_size=40,
+).map(b"".join)  # fmt: skip
+WHOLE_OBJECTS = st.builds(
+    lambda data, type_, more: b'{"id":"1","value":{"type":%b,"data":%b}%b}' % (type_, data, more),
+    FRAGMENTS | st.sampled_from([b'"\\ud800"', b'"eA=="', b"[1]"]),
+    st.sampled_from([b'"STRING"', b'"JSON"', b'"BINARY"', b"null", b"1"]),
+    st.sampled_from([b"", b',"timestamp":"9999-12-31T23:59:59Z"', b',"id":"\\ud800"', b',"headers":[{}]']),
+)
+
+
+def opened_reader(format_: Format, path: str) -> Reader | StreamReader:
+    match = Match(Route(path, format=format_.name), "t", None, None, False, False, True, cluster="c")
+    asked = Request("POST", b"/", b"1.1", (), 0)
+    return format_.open(read_intent(asked, match, [format_]), Bounds(10**6, 10**6, 10**7, 10**7))
+
+
+@given(FRAGMENTS | WHOLE_OBJECTS)
+def test_nothing_but_an_answer_comes_of_any_stream(content: bytes) -> None:
+    reader = opened_reader(RestV3(paths=True), "/s/{topic}")
+    assert isinstance(reader, StreamReader)
+    try:
+        for batch in (*reader.feed(content), *reader.end()):
+            reports: list[DeliveryReport] = [Receipt("t", 0, 1, None) for _ in batch.numbers]
+            lines = reader.results(batch, reports).split(b"\r\n")[:-1]
+            assert len(lines) == len(batch.numbers) + len(batch.failures)
+            assert all(json.loads(line)["error_code"] for line in lines)
+    except IngestError as error:
+        assert error.status in (400, 422)
+
+
+@given(FRAGMENTS | st.lists(WHOLE_OBJECTS).map(lambda those: b'{"entries":[' + b",".join(those) + b"]}"))
+def test_nothing_but_an_answer_comes_of_any_batch(content: bytes) -> None:
+    found: list[object] = []
+    for in_steps in (False, True):
+        reader = opened_reader(RestV3Batch(paths=True), "/b/{topic}")
+        assert isinstance(reader, Reader)
+        try:
+            batches = list(reader.read_in_steps(content)) if in_steps else [reader.read(content)]
+        except IngestError as error:
+            assert error.status in (400, 422)
+            found.append(None)
+        else:
+            found.append([record for batch in batches for record in batch.records])
+    if b"\\u" not in content:
+        assert found[0] == found[1]

@@ -63,9 +63,12 @@ class CloudEvents(Format):
         """A media type of events, or any field that begins with `ce-`."""
         if head.match.tombstone:
             return False
-        return head.media_type.startswith("application/cloudevents") or any(
-            name.startswith(_PREFIX) for name, _ in head.request.fields
-        )
+        if head.media_type.startswith("application/cloudevents"):
+            return True
+        for name, _ in head.request.fields:  # noqa: SIM110  # any() takes three times as long
+            if name.startswith(_PREFIX):
+                return True
+        return False
 
     def like(self, head: Head) -> Record:
         """The fields; of a binary event its attributes too."""

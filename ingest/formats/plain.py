@@ -52,7 +52,7 @@ class Plain(Format):
             raise UnsupportedMediaType(
                 f"media type {head.media_type[:60]!a} is not read here; send one record, or NDJSON"
             )
-        if any(name.startswith(b"ce-") for name, _ in head.request.fields):
+        if head.match.tombstone and any(name.startswith(b"ce-") for name, _ in head.request.fields):
             raise UnsupportedMediaType("CloudEvents (ce-* fields) are not read here; POST them")
         return read_fields(head, content_type=not head.match.tombstone)
 
@@ -63,6 +63,10 @@ class Plain(Format):
 
 class RecordReader(Reader):
     """The one record of a request, or a tombstone."""
+
+    def __init__(self, intent: Intent, bounds: Bounds) -> None:
+        super().__init__(intent, bounds)
+        self.places = not intent.minimal
 
     def check_length(self, length: int, *, more: bool = False) -> None:
         """Raises `TooLarge` for what no record can be made of."""

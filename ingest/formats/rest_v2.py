@@ -113,7 +113,10 @@ class RestV2(Format):
 
     def claims(self, head: Head) -> bool:
         """By media type."""
-        return not head.match.tombstone and _MEDIA_TYPE.fullmatch(head.media_type) is not None
+        media_type = head.media_type
+        if head.match.tombstone or not media_type.startswith("application/vnd.kafka"):
+            return False
+        return _MEDIA_TYPE.fullmatch(media_type) is not None
 
     def like(self, head: Head) -> Record:
         """The topic, and the partition where the path names one; fields say nothing of a record."""

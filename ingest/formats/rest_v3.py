@@ -39,6 +39,7 @@ CLUSTER_CHARACTERS = 255
 
 _JSON = (b"content-type", b"application/json")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _NULL = b"null"
 
 
@@ -152,8 +153,8 @@ def _record(item: _Object, intent: Intent, record_bytes: int) -> tuple[Record, b
     timestamp = None
     if item.timestamp is not None:
         timestamp = (item.timestamp - _EPOCH) // timedelta(milliseconds=1)
-        if timestamp < 0:
-            raise BadRequest("timestamp is before 1970, where Kafka has none")
+        if not 0 <= timestamp <= _LAST:
+            raise BadRequest("timestamp is before 1970, where Kafka has none, or after 9999")
     record = Record(intent.like.topic, value, key, headers, partition, timestamp)
     check_size(record.size(), record_bytes)
     return record, key_said + value_said
@@ -182,7 +183,7 @@ def _bytes(written: _Data | None, name: str) -> tuple[bytes | None, bytes]:
             found = None if text is None else text.encode()
         else:
             raise BadRequest(f"{name}.type is {kind[:60]!a}; there are BINARY, JSON and STRING")
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         raise BadRequest(f"{name}.data of type {kind}: {error}") from None
     size = 0 if found is None else len(found)
     return found, b',"%b":{"type":"%b","size":%d}' % (name.encode(), kind.encode(), size)
@@ -383,8 +384,7 @@ class EntriesReader(Reader):
         failures: list[tuple[int, IngestError]] = []
         cost = 0
         for entry in entries:
-            given = bytes(entry.id)
-            name = _read_string(given) if given.startswith(b'"') else None
+            name = _string(bytes(entry.id))
             if name is None or not 1 <= len(name) <= ID_CHARACTERS:
                 raise _wrong_batch(f"the id of each entry is a string of 1 to {ID_CHARACTERS} characters")
             if name in self._ids:
@@ -422,6 +422,14 @@ class EntriesReader(Reader):
                 yield None
         lists = b",".join(successes), b",".join(failures)
         yield Response(207, (_JSON,), b'{"successes":[%b],"failures":[%b]}\n' % lists)
+
+
+def _string(text: bytes) -> str | None:
+    """The string that is written so, if it is one."""
+    try:
+        return _read_string(text) if text.startswith(b'"') else None
+    except msgspec.DecodeError:  # half of a surrogate pair
+        return None
 
 
 def _wrong_batch(message: str) -> IngestError:

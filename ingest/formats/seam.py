@@ -89,7 +89,7 @@ class Reader(abc.ABC):
 
     steps: ClassVar[bool] = False
     """Whether large content is read with `read_in_steps`, and answered with `answer_in_steps`."""
-    places: ClassVar[bool] = True
+    places: bool = True
     """Whether the answer says where records are; if not, a receipt may be `ingest.producer.SOMEWHERE`."""
 
     def __init__(self, intent: Intent, bounds: Bounds) -> None:
