@@ -74,7 +74,8 @@ class Route(_Section, frozen=True):
     topic: str | None = None
     """The topic written to; required unless the path has the placeholder, forbidden if it has."""
     format: _Text | None = None
-    """The name of the format of every request; unset, the media type says which one it is."""
+    """The name of the format of every request; unset, it is that of the REST Proxy where the path is one of
+    its paths, and else the media type says which one it is."""
     key_field: _Text | None = None
     """The JSON field that becomes the key where the request does not say: `user.id`, 8 names and 256 bytes
     at most."""
