@@ -89,6 +89,9 @@ class Route(_Section, frozen=True):
     """What a request meets while there is no room: 503 at once, or a bounded wait."""
     wait_seconds: _Seconds = 5.0
     """Seconds that `when_full = "wait"` waits at most."""
+    content_coding: Literal["inflate", "keep"] = "inflate"
+    """What becomes of compressed content: `inflate`, it is inflated; `keep`, it is the value as it came, and
+    `Content-Encoding` becomes a header."""
 
     def _called(self, option: str) -> str:
         return f"routes: {self.path!r}: {option}"
@@ -111,6 +114,11 @@ class Route(_Section, frozen=True):
             raise ConfigError(f'{called}: a topic is required, or the placeholder "{{topic}}" in the path')
         if self.topic is not None:
             check_topic(f"{called}: topic", self.topic)
+        if self.key_field is not None and self.content_coding == "keep":
+            raise ConfigError(
+                f'{called}: key_field = "{self.key_field}": cannot be found in compressed content, which '
+                'content_coding = "keep" leaves as it is; one of them has to go'
+            )
         if self.key_field is not None and not all(self.key_field.split(".")):
             raise ConfigError(f'{called}: key_field = "{self.key_field}": must be written like user.id')
         if self.key_field is not None and self.key_field.count(".") >= MOST_KEY_NAMES:
@@ -144,7 +152,7 @@ class Limits(_Section, frozen=True, kw_only=True):
     """Bounds of bytes and connections."""
 
     request_bytes: _Bytes = 1 << 20
-    """Bytes of content that a request of one record may have."""
+    """Bytes of content that a request of one record may have, before it is inflated and after."""
     batch_bytes: _Bytes | None = None
     """Bytes of content that a request of many records may have where it is read whole.
 

@@ -96,6 +96,7 @@ class Direct:
             and request.content_length is not None
             and type(intent.format) in (plain.Plain, NDJSON)
             and not intent.match.offsets
+            and intent.coding is None
             and not intent.match.tombstone
         ):
             if len(self._known) >= REMEMBERED_HEADS:

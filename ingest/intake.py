@@ -22,6 +22,7 @@ from ingest.formats.table import built_in, routes
 from ingest.http.exchange import Disconnected, Exchange
 from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
 from ingest.http.messages import Request, Response
+from ingest.inflating import AnyExchange, Inflated
 from ingest.intent import read_intent, request_id
 from ingest.kafka.producer import KafkaProducer
 from ingest.metrics import NO_ROUTE, Metrics
@@ -96,9 +97,11 @@ class Intake:
                 intent = read(request)
                 name = intent.request_id or next(self._ids)
                 route = intent.match.route.path
-                served = await self._open(exchange, intent, name)
-                response = await served.run()
-                records = served.accepted
+                if intent.coding is None:
+                    response, records = await self._serve(exchange, intent, name)
+                else:
+                    with Inflated(exchange, intent.coding, self._budget, self._turn) as inflated:
+                        response, records = await self._serve(inflated, intent, name)
             status = 200 if response is None else response.status
             if self.short_way is not None and intent is not None:
                 self.short_way.learn(request, intent)
@@ -121,7 +124,12 @@ class Intake:
                 log_request(exchange, name, status=status, seconds=seconds, records=records)
         return None if response is None else with_request_id(response, name)
 
-    async def _open(self, exchange: Exchange, intent: Intent, name: bytes) -> Stream | Whole:
+    async def _serve(self, exchange: AnyExchange, intent: Intent, name: bytes) -> tuple[Response | None, int]:
+        """The answer, None where it has been sent, and how many records were taken."""
+        served = await self._open(exchange, intent, name)
+        return await served.run(), served.accepted
+
+    async def _open(self, exchange: AnyExchange, intent: Intent, name: bytes) -> Stream | Whole:
         """What serves the request, if it may be let in."""
         missing = None
         try:

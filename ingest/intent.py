@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ingest.errors import UnsupportedMediaType
+from ingest.errors import UnsupportedCoding, UnsupportedMediaType
 from ingest.formats.seam import Format, Head, Intent
+from ingest.http.codings import is_coded, read_coding
 from ingest.http.messages import Request
 from ingest.routing import Match
 
@@ -24,8 +25,8 @@ def read_intent(request: Request, match: Match, formats: Sequence[Format]) -> In
 
     The format is the one that the route names, else the first of `formats` to claim the request.
 
-    Raises `BadRequest` for a field that cannot be meant and `UnsupportedMediaType` for content that
-    nothing here reads.
+    Raises `BadRequest` for a field that cannot be meant, `UnsupportedMediaType` for content that nothing
+    here reads, and `UnsupportedCoding`.
     """
     head = Head(request, match, _media_type(request))
     route = match.route
@@ -37,6 +38,7 @@ def read_intent(request: Request, match: Match, formats: Sequence[Format]) -> In
         match,
         head.media_type,
         format_,
+        None if match.tombstone else _coding(head, format_),
         like,
         queued=format_.queues and (route.promise == "queued" or asked),
         minimal="return=minimal" in preferences,
@@ -60,13 +62,28 @@ def _format(head: Head, formats: Sequence[Format]) -> Format:
     raise UnsupportedMediaType(f"media type {head.media_type[:60]!a} is not read here")
 
 
-def _media_type(request: Request) -> str:
-    """The media type of the content in lower case, without parameters; "" where none is named.
+def _coding(head: Head, format_: Format) -> str | None:
+    """The content coding to take off; None where there is none, or the route keeps it.
 
-    Raises `UnsupportedMediaType` for a content coding.
+    Raises `UnsupportedCoding` for one that is not read here, and for one that would be kept where the content
+    has to be read.
     """
-    if (request.field(b"content-encoding") or b"identity").lower() != b"identity":
-        raise UnsupportedMediaType("content codings are not read here; send the content as it is")
+    match = head.match
+    named = head.request.field(b"content-encoding")
+    if match.route.content_coding == "inflate" or not is_coded(named):
+        return read_coding(named)
+    if not format_.keeps_codings or match.key_field is not None:
+        reads = "a key field" if format_.keeps_codings else "more than one plain record"
+        raise UnsupportedCoding(
+            f"this route keeps content codings, and {reads} cannot be read through one; send the content "
+            "as it is",
+            "identity",
+        )
+    return None
+
+
+def _media_type(request: Request) -> str:
+    """The media type of the content in lower case, without parameters; "" where none is named."""
     return (request.field(b"content-type") or b"").partition(b";")[0].strip().lower().decode("latin-1")
 
 

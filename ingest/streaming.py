@@ -16,8 +16,9 @@ from ingest.budget import Budget
 from ingest.config import Timeouts
 from ingest.errors import IngestError, Overloaded, UploadTooSlow
 from ingest.formats.seam import Batch, Intent, StreamReader
-from ingest.http.exchange import RECEIVE_BYTES, Exchange
+from ingest.http.exchange import RECEIVE_BYTES
 from ingest.http.messages import Response
+from ingest.inflating import AnyExchange
 from ingest.producer import Delivery, Producer
 from ingest.records import RECORD_OVERHEAD_BYTES, DeliveryReport
 from ingest.tally import Tally
@@ -64,7 +65,7 @@ class Stream:
     def __init__(
         self,
         streams: Streams,
-        exchange: Exchange,
+        exchange: AnyExchange,
         intent: Intent,
         reader: StreamReader,
         producer: Producer,

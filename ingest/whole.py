@@ -11,8 +11,8 @@ import trio
 from ingest.budget import Budget, Hold
 from ingest.errors import IngestError, Overloaded, TooLarge
 from ingest.formats.seam import BATCH_RECORDS, Batch, Intent, Reader
-from ingest.http.exchange import Exchange
 from ingest.http.messages import Response
+from ingest.inflating import AnyExchange, Inflated
 from ingest.producer import Delivery, Producer
 from ingest.records import DeliveryReport, Receipt
 from ingest.turn import Turn
@@ -56,7 +56,7 @@ class Whole:
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: AnyExchange,
         intent: Intent,
         reader: Reader,
         producer: Producer,
@@ -134,14 +134,15 @@ class Whole:
         length = exchange.request.content_length
         if length is not None:
             reader.check_length(length)
+        elif isinstance(exchange, Inflated):
+            exchange.check_as_it_comes(reader.check_length)
         head_cost = exchange.head_cost
         began = trio.current_time() if self._wait_seconds else 0.0
         here: bytes | bytearray | None = exchange.take_content()
         # What is here is no unfinished content of its peer's.
         peer = exchange.peer if here is None else None
-        hold = await self._budget.acquire(
-            intent.like_cost + head_cost + (length or 0), self._wait_seconds, peer
-        )
+        size = (length or 0) if here is None else len(here)
+        hold = await self._budget.acquire(intent.like_cost + head_cost + size, self._wait_seconds, peer)
         waited = trio.current_time() - began if self._wait_seconds else 0.0
         try:
             if here is None:

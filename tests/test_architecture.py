@@ -21,6 +21,7 @@ ROWS = [
     ["service", "control"],
     ["intake", "management.*"],
     ["streaming", "whole", "http.listeners", "access", "direct", "intent"],
+    ["inflating"],
     ["http.connection", "http.engines", "kafka.*", "formats.*"],
     ["tally", "http.at_once"],
     ["answers", "http.exchange"],
@@ -35,7 +36,7 @@ ROWS = [
         "process",
         "systemd",
     ],
-    ["http.framing", "http.writing", "budget", "metrics", "turn"],
+    ["http.framing", "http.writing", "http.codings", "budget", "metrics", "turn"],
     ["http.protocol", "http.heads", "parking"],
     ["config"],
     ["http.messages", "records"],
@@ -46,7 +47,10 @@ ROWS = [
 
 # What only these may import; for trio, what must not.
 ALONE = {
+    "backports": ["http.codings"],
+    "compression": ["http.codings"],
     "h11": ["http.h11_protocol"],
+    "zlib": ["http.codings"],
     "confluent_kafka": ["kafka.*"],
     "prometheus_client": ["management.exposition", "management.sums"],
     "structlog": ["logs"],
@@ -55,7 +59,7 @@ ALONE = {
 WITHOUT_TRIO = [
     "errors", "options", "settings", "records", "config", "loading", "routing", "metrics", "intent",
     "answers", "formats.*", "http.messages", "http.protocol", "http.heads", "http.framing", "http.writing",
-    "http.*_protocol",
+    "http.codings", "http.*_protocol",
 ]  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def test_a_tombstone_has_no_content_and_no_type_of_it() -> None:
         [("content-type", b"Application/Vnd.Kafka.Protobuf+json; x=y")],
         [("content-type", b"application/cloudevents+avro")],
         [("content-type", b"application/cloudevents-batch+protobuf")],
-        [("content-encoding", b"gzip")],
+        [("content-encoding", b"br")],
         [("content-encoding", b"identity, gzip")],
         [("content-encoding", b"identity"), ("content-encoding", b"zstd")],
     ],

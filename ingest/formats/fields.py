@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ingest.errors import BadRequest
 from ingest.formats.seam import Head
+from ingest.http.codings import is_coded
 from ingest.records import Record
 
 _HEADER_PREFIX = b"kafka-header-"
@@ -12,8 +13,9 @@ _MAX_TIMESTAMP = (1 << 63) - 1
 
 
 def read_fields(head: Head, *, content_type: bool) -> Record:
-    """The record that the fields describe, without a value; with its `content_type` as a header, if wanted.
+    """The record that the fields describe, without a value.
 
+    If `content_type` is wanted it has that as a header, and the content coding too where that is kept.
     Raises `BadRequest` for a field that cannot be meant.
     """
     match = head.match
@@ -33,6 +35,9 @@ def read_fields(head: Head, *, content_type: bool) -> Record:
                 partition = _number("Kafka-Partition", value, partition, 0, (1 << 31) - 1)
             elif name == b"kafka-timestamp":
                 timestamp = _number("Kafka-Timestamp", value, timestamp, 1, _MAX_TIMESTAMP)
+        elif name == b"content-encoding":
+            if content_type and match.route.content_coding == "keep" and is_coded(value):
+                headers.append(("content-encoding", value))
         elif name in _TRACE_FIELDS:
             headers.append((name.decode("ascii"), value))
     if partition is None:

@@ -41,6 +41,7 @@ class Plain(Format):
     """Whatever is of no other format, and tombstones."""
 
     name = "plain"
+    keeps_codings = True
 
     def claims(self, head: Head) -> bool:
         """Everything."""

@@ -38,6 +38,8 @@ class Intent(NamedTuple):
     match: Match
     media_type: str
     format: Format
+    coding: str | None
+    """The content coding that is to be taken off, one of `ingest.http.codings.CODINGS`."""
     like: Record
     """Topic, key, headers, partition and timestamp for every record of the request."""
     queued: bool
@@ -188,6 +190,10 @@ class Format(abc.ABC):
     """Paths of its own, written as `Route.path`; a route with one of them has this format."""
     queues: ClassVar[bool] = True
     """Whether there is an answer for records that are only in memory; if not, it waits for Kafka."""
+
+    keeps_codings: ClassVar[bool] = False
+    """Whether content can be passed through compressed, where its route says so, since nothing here reads it;
+    `like` then has the header `content-encoding`."""
 
     def claims(self, head: Head) -> bool:
         """Whether this request is of this format, where its route names none; the first to claim has it."""
