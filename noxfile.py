@@ -136,6 +136,13 @@ def _tools_for(session: nox.Session, rows: str, *tools: str) -> bool:
 
 
 @nox.session
+def openapi(session: nox.Session) -> None:
+    """The document at /openapi.json against the service, with many more requests than by default."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "tests/test_openapi.py", *session.posargs, env={"OPENAPI_EXAMPLES": "300"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The benchmark: ingest beside its peers, in interleaved rounds; bench/README.md has the arguments."""
     session.install("-e", ".", "-r", "bench/peers/python/requirements.txt", "matplotlib>=3.10")

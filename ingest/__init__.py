@@ -17,6 +17,7 @@ from ingest.config import (
     Topics,
     Tuning,
 )
+from ingest.cors import CORS
 from ingest.errors import (
     BadFraming,
     BadRequest,
@@ -53,10 +54,10 @@ from ingest.records import Alike, DeliveryReport, Receipt, Record
 from ingest.routing import Match
 from ingest.service import Server, open_producer, serve
 from ingest.tally import Tally
-
-__version__ = "0.1.0"
+from ingest.version import __version__ as __version__
 
 __all__ = [
+    "CORS",
     "HTTP",
     "Alike",
     "BadFraming",

@@ -57,6 +57,6 @@ def queued_response(topic: str, *, minimal: bool) -> Response:
     return Response(202) if minimal else json_response(202, {"topic": topic, "promise": "queued"})
 
 
-def with_request_id(response: Response, request_id: bytes) -> Response:
-    """The answer, naming its request."""
-    return Response(response.status, response.fields, response.content, response.closes, request_id)
+def finished(response: Response, request_id: bytes, fields: Fields = ()) -> Response:
+    """The answer, naming its request, and with fields beside its own."""
+    return Response(response.status, response.fields + fields, response.content, response.closes, request_id)

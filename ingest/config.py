@@ -17,8 +17,9 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
+from ingest.cors import CORS
 from ingest.errors import ConfigError
-from ingest.options import MASK, check_topic, convert, is_secret, shown
+from ingest.options import MASK, Section, check_topic, convert, is_secret, shown
 from ingest.settings import KafkaValue, checked_settings, is_true, read_files
 
 _Bytes: TypeAlias = Annotated[int, Meta(ge=1)]
@@ -52,20 +53,7 @@ _OTHER_PLACEHOLDERS = ("{partition}", "{cluster}")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*")
 
 
-class _Section(Struct, frozen=True, forbid_unknown_fields=True):
-    def _called(self, option: str) -> str:
-        return f"{type(self).__name__.lower()}.{option}"
-
-    def __post_init__(self) -> None:
-        for field in msgspec.structs.fields(self):
-            value = getattr(self, field.name)
-            converted = convert(self._called(field.name), value, field.type)
-            if isinstance(converted, list):
-                converted = tuple(converted)
-            msgspec.structs.force_setattr(self, field.name, converted)
-
-
-class Route(_Section, frozen=True):
+class Route(Section, frozen=True):
     """One request target and the topic behind it: `[[routes]]` in the file."""
 
     path: str
@@ -92,6 +80,14 @@ class Route(_Section, frozen=True):
     content_coding: Literal["inflate", "keep"] = "inflate"
     """What becomes of compressed content: `inflate`, it is inflated; `keep`, it is the value as it came, and
     `Content-Encoding` becomes a header."""
+    cors_allow_origins: Sequence[str] | None = None
+    """As `cors.allow_origins`, for this route; unset, that one."""
+    cors_allow_credentials: bool | None = None
+    """As `cors.allow_credentials`, for this route; unset, that one."""
+    cors_max_age_seconds: Annotated[int, Meta(ge=0)] | None = None
+    """As `cors.max_age_seconds`, for this route; unset, that one."""
+    cors_expose_fields: Sequence[str] | None = None
+    """As `cors.expose_fields`, for this route; unset, that one."""
 
     def _called(self, option: str) -> str:
         return f"routes: {self.path!r}: {option}"
@@ -129,7 +125,7 @@ class Route(_Section, frozen=True):
             )
 
 
-class HTTP(_Section, frozen=True, kw_only=True):
+class HTTP(Section, frozen=True, kw_only=True):
     """Where and how HTTP is served."""
 
     host: _Text = "127.0.0.1"
@@ -148,7 +144,7 @@ class HTTP(_Section, frozen=True, kw_only=True):
     """The PEM file with the certificate's private key."""
 
 
-class Limits(_Section, frozen=True, kw_only=True):
+class Limits(Section, frozen=True, kw_only=True):
     """Bounds of bytes and connections."""
 
     request_bytes: _Bytes = 1 << 20
@@ -175,7 +171,7 @@ class Limits(_Section, frozen=True, kw_only=True):
         return self.batch_bytes or min(_BATCH_BYTES, self.held_bytes // 8)
 
 
-class Timeouts(_Section, frozen=True, kw_only=True):
+class Timeouts(Section, frozen=True, kw_only=True):
     """Deadlines of a request and a connection."""
 
     answer_seconds: _Seconds = 10.0
@@ -196,7 +192,7 @@ class Timeouts(_Section, frozen=True, kw_only=True):
     """Seconds for a client to take an answer."""
 
 
-class Shutdown(_Section, frozen=True, kw_only=True):
+class Shutdown(Section, frozen=True, kw_only=True):
     """The drain."""
 
     drain_delay_seconds: _SecondsOrNone = 0.0
@@ -205,7 +201,7 @@ class Shutdown(_Section, frozen=True, kw_only=True):
     """Seconds in which the whole drain has to end; more than 1 above drain_delay_seconds."""
 
 
-class Topics(_Section, frozen=True, kw_only=True):
+class Topics(Section, frozen=True, kw_only=True):
     """Which topics may be written."""
 
     allow: Sequence[str] | None = None
@@ -219,7 +215,7 @@ class Topics(_Section, frozen=True, kw_only=True):
             check_topic("topics.allow", topic)
 
 
-class Compat(_Section, frozen=True, kw_only=True):
+class Compat(Section, frozen=True, kw_only=True):
     """What clients of other servers are used to."""
 
     v2_dialect: Dialect = "confluent"
@@ -234,7 +230,7 @@ class Compat(_Section, frozen=True, kw_only=True):
     `WebHook-Request-Origin` names them; unset, all are."""
 
 
-class Log(_Section, frozen=True, kw_only=True):
+class Log(Section, frozen=True, kw_only=True):
     """The log that the command line writes; a library's user sets up logging alone."""
 
     format: Literal["text", "json"] = "text"
@@ -243,7 +239,7 @@ class Log(_Section, frozen=True, kw_only=True):
     """Whether each request has a line too, at level INFO of the logger `ingest.access`."""
 
 
-class Management(_Section, frozen=True, kw_only=True):
+class Management(Section, frozen=True, kw_only=True):
     """Where health and metrics are served, apart from the records' own way in."""
 
     enabled: bool = True
@@ -262,7 +258,7 @@ PROFILES: Mapping[str, Mapping[str, KafkaValue]] = {
 """What each `tuning.profile` gives librdkafka; the rest of its settings are the same in all of them."""
 
 
-class Tuning(_Section, frozen=True, kw_only=True):
+class Tuning(Section, frozen=True, kw_only=True):
     """How much of the machine is used, and what for."""
 
     profile: Literal["balanced", "latency", "throughput"] = "balanced"
@@ -285,6 +281,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: Timeouts = Timeouts()
     shutdown: Shutdown = Shutdown()
     topics: Topics = Topics()
+    cors: CORS = CORS()
     compat: Compat = Compat()
     log: Log = Log()
     management: Management = Management()
@@ -307,6 +304,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         self._check_http()
         self._check_limits()
         self._check_times()
+        for route in self.routes:
+            self.cors_of(route)
 
     def __repr__(self) -> str:
         values = {name: getattr(self, name) for name in self.__struct_fields__}
@@ -323,6 +322,23 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def serves_rest_proxy(self) -> bool:
         """`http.rest_proxy`, or what stands for it while it is unset."""
         return self.http.native if self.http.rest_proxy is None else self.http.rest_proxy
+
+    def cors_of(self, route: Route) -> CORS:
+        """What pages in browsers may do on a route: its own options, over those of `cors`.
+
+        Raises ConfigError where they do not go together.
+        """
+        own = {
+            name: value
+            for name in CORS.__struct_fields__
+            if (value := getattr(route, f"cors_{name}")) is not None
+        }
+        if not own:
+            return self.cors
+        try:
+            return msgspec.structs.replace(self.cors, **own)
+        except ConfigError as error:
+            raise ConfigError(f'routes: "{route.path}": with what it does not set itself: {error}') from None
 
     @property
     def kafka_defaults(self) -> dict[str, KafkaValue]:

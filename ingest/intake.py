@@ -10,9 +10,10 @@ import time
 from collections.abc import Sequence
 
 from ingest.access import log_request, log_unread
-from ingest.answers import error_response, with_request_id
+from ingest.answers import error_response, finished
 from ingest.budget import Budget
 from ingest.config import Config
+from ingest.cors import Policy, is_preflight
 from ingest.direct import Direct
 from ingest.errors import DeliveryFailed, IngestError, Overloaded, UnknownTopic
 from ingest.faultlog import FaultLog
@@ -21,15 +22,18 @@ from ingest.formats.seam import Bounds, Format, Head, Intent, StreamReader
 from ingest.formats.table import built_in, routes
 from ingest.http.exchange import Disconnected, Exchange
 from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
-from ingest.http.messages import Request, Response
+from ingest.http.messages import Fields, Request, Response
 from ingest.inflating import AnyExchange, Inflated
 from ingest.intent import read_intent, request_id
 from ingest.kafka.producer import KafkaProducer
+from ingest.lookups import Lookups
 from ingest.metrics import NO_ROUTE, Metrics
+from ingest.openapi import document
 from ingest.producer import Producer
-from ingest.routing import Router
+from ingest.routing import Router, origin_form
 from ingest.streaming import Stream, Streams, batch_cost_bytes
 from ingest.turn import Turn
+from ingest.version import __version__
 from ingest.whole import LARGE_BYTES, Whole
 
 
@@ -52,7 +56,18 @@ class Intake:
         Raises `ConfigError` for a route of a format that is not there.
         """
         self._formats = (*formats, *built_in(config))
-        self._router = Router(routes(config, self._formats))
+        own = tuple(routes(config, self._formats))
+        self._lookups = Lookups(
+            config, producer, __version__, document(config, own, self._formats, __version__)
+        )
+        self._router = Router(own, lambda path: self._lookups.find(path) is not None)
+        self._policy = Policy(config.cors) if config.cors.allow_origins else None
+        """For what is no route's."""
+        self._policies = {
+            route.path: Policy(cors)
+            for route, cors in ((route, config.cors_of(route)) for route in own)
+            if cors.allow_origins
+        }
         # What a head asks for depends on nothing else, so for a head that is remembered it is too.
         self._remembered = functools.lru_cache(REMEMBERED_HEADS)(self._read_intent)
         self._record_bytes = config.limits.record_bytes
@@ -89,9 +104,9 @@ class Intake:
         name: bytes | None = None
         response: Response | None
         route, status, records = NO_ROUTE, 0, 0
+        intent = None
         try:
-            intent = None
-            response = self._answer_options(request) if request.method == "OPTIONS" else None
+            response = None if request.method in ("POST", "DELETE") else self._answer_other(request)
             if response is None:
                 read = self._read_intent if request.head_bytes > REMEMBERED_BYTES else self._remembered
                 intent = read(request)
@@ -122,7 +137,9 @@ class Intake:
             self._metrics.count_request(route, status, seconds)
             if self._access_log:
                 log_request(exchange, name, status=status, seconds=seconds, records=records)
-        return None if response is None else with_request_id(response, name)
+        if response is None:
+            return None
+        return finished(response, name, self._fields(request) if intent is None else intent.fields)
 
     async def _serve(self, exchange: AnyExchange, intent: Intent, name: bytes) -> tuple[Response | None, int]:
         """The answer, None where it has been sent, and how many records were taken."""
@@ -152,20 +169,45 @@ class Intake:
         seconds = timeouts.answer_seconds
         return Whole(exchange, intent, reader, producer, budget, self._turn, seconds, missing)
 
-    def _answer_options(self, request: Request) -> Response | None:
-        """What the formats of a route say to OPTIONS, if one of them does."""
-        match = self._router.match("POST", request.target)
-        head = Head(request, match, "")
-        for each in self._formats:
-            if match.route.format in (None, each.name) and (response := each.options(head)) is not None:
-                return response
-        return None
+    def _answer_other(self, request: Request) -> Response | None:
+        """The answer to what writes nothing: a look-up, or OPTIONS; None where that is not served."""
+        path = origin_form(request.target).partition("?")[0]
+        if request.method in ("GET", "HEAD") and self._lookups.find(path) is not None:
+            return self._lookups.answer(request)
+        if request.method != "OPTIONS":
+            return None
+        route = self._router.route(path)
+        if route is None and self._lookups.find(path) is None:
+            return None
+        if route is not None and not is_preflight(request):
+            head = Head(request, self._router.match("POST", request.target), "")
+            for each in self._formats:
+                if route.format in (None, each.name) and (response := each.options(head)) is not None:
+                    return response
+        return Response(204, ((b"allow", self._router.allow(path).encode()),))
+
+    def _fields(self, request: Request) -> Fields:
+        """What every answer to a request has beside its own fields, for pages in browsers."""
+        if not (self._policies or self._policy):
+            return ()
+        path = origin_form(request.target).partition("?")[0]
+        route = self._router.route(path)
+        # What nothing can be written to, and what is not there, is nobody's own.
+        policy = self._policy if route is None else self._policies.get(route.path)
+        if policy is None:
+            return ()
+        return (
+            policy.preflight(request, self._router.allow(path))
+            if is_preflight(request)
+            else (policy.fields(request))
+        )
 
     def _name(self, request: Request) -> bytes:
         return request_id(request) or next(self._ids)
 
     def _read_intent(self, request: Request) -> Intent:
-        return read_intent(request, self._router.match(request.method, request.target), self._formats)
+        match = self._router.match(request.method, request.target)
+        return read_intent(request, match, self._formats, self._fields(request))
 
     def refuse(self, peer: str, error: IngestError) -> Response:
         """The answer to a request of `peer` that could not be read."""
@@ -174,4 +216,4 @@ class Intake:
         self._metrics.count_request(NO_ROUTE, error.status, 0)
         if self._access_log:
             log_unread(peer, name, error)
-        return with_request_id(error_response(error), name)
+        return finished(error_response(error), name)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ingest.errors import UnsupportedCoding, UnsupportedMediaType
 from ingest.formats.seam import Format, Head, Intent
 from ingest.http.codings import is_coded, read_coding
-from ingest.http.messages import Request
+from ingest.http.messages import Fields, Request
 from ingest.routing import Match
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
@@ -20,8 +20,8 @@ def request_id(request: Request) -> bytes | None:
     return given if given is not None and _REQUEST_ID.fullmatch(given) else None
 
 
-def read_intent(request: Request, match: Match, formats: Sequence[Format]) -> Intent:
-    """Everything the head says.
+def read_intent(request: Request, match: Match, formats: Sequence[Format], fields: Fields = ()) -> Intent:
+    """Everything the head says.  `fields` are what every answer to it has beside its own.
 
     The format is the one that the route names, else the first of `formats` to claim the request.
 
@@ -47,6 +47,7 @@ def read_intent(request: Request, match: Match, formats: Sequence[Format]) -> In
         wait_seconds=route.wait_seconds if route.when_full == "wait" else 0.0,
         like_bytes=like.size(),
         like_cost=like.cost(),
+        fields=fields,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -41,12 +41,14 @@ class Match(NamedTuple):
 class Router:
     """The routes of a service."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], can_be_read: Callable[[str], bool] = lambda _: False) -> None:
+        """`can_be_read` says whether a path is for GET and HEAD too, which are not served from here."""
+        self._can_be_read = can_be_read
         self._fixed: dict[str, Route] = {}
         self._patterns: list[tuple[re.Pattern[str], Route]] = []
         for route in routes:
             if "{" in route.path:
-                self._patterns.append((_pattern(route.path), route))
+                self._patterns.append((path_pattern(route.path), route))
             else:
                 self._fixed[route.path] = route
 
@@ -59,10 +61,10 @@ class Router:
         path, _, query = origin_form(target).partition("?")
         route, parts = self._find(path)
         if route.format is not None and method != "POST":
-            raise MethodNotAllowed(f"{method} is not served here; POST writes records", "POST")
+            raise MethodNotAllowed(f"{method} is not served here; POST writes records", self.allow(path))
         if method not in ("POST", "DELETE"):
             raise MethodNotAllowed(
-                f"{method} is not served here; POST writes a record, DELETE a tombstone", "POST, DELETE"
+                f"{method} is not served here; POST writes a record, DELETE a tombstone", self.allow(path)
             )
         # A webhook's sender may add a query of its own to a fixed path, and the clients of a format may too;
         # elsewhere it is a typo.
@@ -96,29 +98,50 @@ class Router:
         return Match(
             route,
             # What is no topic's name is refused later, by the rule for names.
-            route.topic or _segment(parts["topic"]),
+            route.topic or path_segment(parts["topic"]),
             key,
             key_field,
             tombstone,
             offsets,
             validate,
             None if partition is None else _partition(partition),
-            _segment(parts["cluster"]) if "cluster" in parts else None,
+            path_segment(parts["cluster"]) if "cluster" in parts else None,
             query,
         )
 
-    def _find(self, path: str) -> tuple[Route, dict[str, str]]:
+    def route(self, path: str) -> Route | None:
+        """Whose path it is; None where nothing can be written there."""
+        found = self._look_for(path)
+        return None if found is None else found[0]
+
+    def allow(self, path: str) -> str:
+        """The methods that a path is for, as the Allow field lists them."""
+        route = self.route(path)
+        methods = [] if route is None else ["POST"] if route.format is not None else ["POST", "DELETE"]
+        if self._can_be_read(path):
+            methods += ["GET", "HEAD"]
+        return ", ".join([*methods, "OPTIONS"])
+
+    def _look_for(self, path: str) -> tuple[Route, dict[str, str]] | None:
         route = self._fixed.get(path)
         if route is not None:
             return route, {}
         for pattern, route in self._patterns:
             if match := pattern.fullmatch(path):
                 return route, match.groupdict()
+        return None
+
+    def _find(self, path: str) -> tuple[Route, dict[str, str]]:
+        found = self._look_for(path)
+        if found is not None:
+            return found
+        if self._can_be_read(path):
+            raise MethodNotAllowed("nothing can be written here; GET shows what is there", self.allow(path))
         shown = path if len(path) <= 100 else path[:100] + "…"
         raise NotFound(f"nothing is served at {shown}")
 
 
-def _pattern(path: str) -> re.Pattern[str]:
+def path_pattern(path: str) -> re.Pattern[str]:
     """What matches a route's path; each placeholder is a group of its name."""
     literals = re.split(r"\{(\w+)\}", path)
     names = literals[1::2]
@@ -127,7 +150,8 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile("".join(literals))
 
 
-def _segment(text: str) -> str:
+def path_segment(text: str) -> str:
+    """What stands in the place of a placeholder."""
     return unquote_to_bytes(text).decode("ascii", "replace")
 
 

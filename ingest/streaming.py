@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import trio
 
-from ingest.answers import with_request_id
+from ingest.answers import finished
 from ingest.budget import Budget
 from ingest.config import Timeouts
 from ingest.errors import IngestError, Overloaded, UploadTooSlow
@@ -260,7 +260,7 @@ class Stream:
     async def _start(self) -> None:
         if not self._started:
             self._started = True
-            await self._exchange.start(with_request_id(self._reader.head, self._request_id))
+            await self._exchange.start(finished(self._reader.head, self._request_id, self._intent.fields))
 
     async def _answer(self, error: IngestError | None) -> Response | None:
         if self._each and (self._started or error is None):

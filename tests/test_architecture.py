@@ -20,7 +20,8 @@ ROWS = [
     ["workers"],
     ["service", "control"],
     ["intake", "management.*"],
-    ["streaming", "whole", "http.listeners", "access", "direct", "intent"],
+    ["openapi"],
+    ["streaming", "whole", "lookups", "http.listeners", "access", "direct", "intent"],
     ["inflating"],
     ["http.connection", "http.engines", "kafka.*", "formats.*"],
     ["tally", "http.at_once"],
@@ -39,10 +40,11 @@ ROWS = [
     ["http.framing", "http.writing", "http.codings", "budget", "metrics", "turn"],
     ["http.protocol", "http.heads", "parking"],
     ["config"],
+    ["cors"],
     ["http.messages", "records"],
     ["settings"],
     ["options"],
-    ["errors", "faultlog"],
+    ["errors", "faultlog", "version"],
 ]
 
 # What only these may import; for trio, what must not.
@@ -57,7 +59,7 @@ ALONE = {
     "typer": ["cli"],
 }
 WITHOUT_TRIO = [
-    "errors", "options", "settings", "records", "config", "loading", "routing", "metrics", "intent",
+    "errors", "options", "settings", "cors", "records", "config", "loading", "routing", "metrics", "intent",
     "answers", "formats.*", "http.messages", "http.protocol", "http.heads", "http.framing", "http.writing",
     "http.codings", "http.*_protocol",
 ]  # fmt: skip

@@ -297,7 +297,8 @@ async def test_empty_content_is_422(data: bytes) -> None:
         (request(f"GET {RECORDS}"), 405, 405),
         (post(value(1), target=RECORDS.replace("orders", "missing")), 404, 40401),
         (post(value(1), target=RECORDS.replace("orders", "__x")), 403, 40301),
-        (post(value(1), target="/v3/clusters/c/topics/orders"), 404, 404),
+        (post(value(1), target="/v3/clusters/c/topics/orders"), 405, 405),
+        (post(value(1), target="/v3/clusters/c/topics/orders/record"), 404, 404),
     ],
 )
 async def test_what_the_head_shows_to_be_wrong_is_answered_whole(

@@ -143,7 +143,7 @@ async def test_another_media_type_is_not_touched() -> None:
 async def test_path_of_a_format_takes_posts_only() -> None:
     async with open_exchanges(MemoryProducer(), formats=FORMATS) as exchanges:
         answer = await exchanges.ask(request("DELETE /words/t?key=k"))
-    assert (answer.status, answer.fields["allow"]) == (405, "POST")
+    assert (answer.status, answer.fields["allow"]) == (405, "POST, OPTIONS")
 
 
 async def test_what_cannot_be_read_writes_nothing() -> None:

@@ -8,8 +8,8 @@ cloudevents/spec.md, bindings/http-protocol-binding.md, bindings/kafka-protocol-
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -50,10 +50,29 @@ _read_event = msgspec.json.Decoder(_Event).decode
 _read_items = msgspec.json.Decoder(list[Raw]).decode
 
 
+_COUNTED = {"$ref": "#/components/schemas/Counted"}
+_EVENT_SCHEMA = {
+    "type": "object",
+    "properties": {name: {"type": "string", "minLength": 1} for name in REQUIRED}
+    | {"specversion": {"const": VERSION}, "partitionkey": {"type": ["string", "null"]}},
+    "required": list(REQUIRED),
+}
+
+
 class CloudEvents(Format):
     """Binary, structured, or a batch, by the media type and the fields."""
 
     name = "cloudevents"
+    media_types: ClassVar[Mapping[str, Any]] = {
+        STRUCTURED: _EVENT_SCHEMA,
+        BATCH: {"type": "array", "items": _EVENT_SCHEMA},
+    }
+    answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {
+        200: {"application/json": {"anyOf": [{"$ref": "#/components/schemas/Written"}, _COUNTED]}},
+        202: {"application/json": {"anyOf": [{"$ref": "#/components/schemas/Queued"}, _COUNTED]}},
+        204: {},
+        207: {"application/json": _COUNTED},
+    }
 
     def __init__(self, compat: Compat) -> None:
         self._keys = compat.cloudevents_key

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -25,10 +25,20 @@ COMMON_BYTES = 4_096
 _encode = msgspec.json.Encoder().encode
 
 
+_COUNTED = {"$ref": "#/components/schemas/Counted"}
+
+
 class NDJSON(Format):
     """One record a line."""
 
     name = "ndjson"
+    media_types: ClassVar[Mapping[str, Any]] = {name: {"type": "string"} for name in sorted(NDJSON_TYPES)}
+    answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {
+        200: {"application/json": _COUNTED, "application/x-ndjson": {}},
+        202: {"application/json": _COUNTED},
+        204: {},
+        207: {"application/json": _COUNTED},
+    }
 
     def claims(self, head: Head) -> bool:
         """By media type; a tombstone has no lines."""

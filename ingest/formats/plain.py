@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from ingest.answers import queued_response, record_response
 from ingest.errors import BadRequest, TooLarge, UnsupportedMediaType
@@ -41,6 +42,12 @@ class Plain(Format):
     """Whatever is of no other format, and tombstones."""
 
     name = "plain"
+    media_types: ClassVar[Mapping[str, Any]] = {"*/*": {}}
+    answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {
+        200: {"application/json": {"$ref": "#/components/schemas/Written"}},
+        202: {"application/json": {"$ref": "#/components/schemas/Queued"}},
+        204: {},
+    }
     keeps_codings = True
 
     def claims(self, head: Head) -> bool:

@@ -7,8 +7,8 @@ The three answer differently, so the answer's shape is a setting, for the servic
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -101,10 +101,63 @@ _KINDS = {
 _read_frame = msgspec.json.Decoder(_Envelope[Raw]).decode
 
 
+_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+_ANSWER_SCHEMA = {
+    "type": "object",
+    "properties": {"offsets": {"type": "array", "items": {"type": "object"}}},
+    "required": ["offsets"],
+}
+
+
+def _envelope_schema(value: Any) -> Any:
+    header = {
+        "type": "object",
+        "properties": {"key": {"type": "string"}, "value": {"type": "string", "pattern": _BASE64}},
+        "required": ["key"],
+        "additionalProperties": False,
+    }
+    item = {
+        "type": "object",
+        "properties": {
+            "key": value,
+            "value": value,
+            "partition": {"type": ["integer", "null"], "minimum": 0, "maximum": (1 << 31) - 1},
+            "timestamp": {"type": ["integer", "null"], "minimum": 0, "maximum": (1 << 63) - 1},
+            "headers": {"type": ["array", "null"], "items": header},
+        },
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {"records": {"type": "array", "items": item, "minItems": 1, "maxItems": MOST_RECORDS}},
+        "required": ["records"],
+    }
+
+
+_MEDIA_TYPES = {
+    f"application/vnd.kafka.{kind}.v2+json": _envelope_schema(schema)
+    for kind, schema in (
+        ("json", {}),
+        ("binary", {"type": ["string", "null"], "contentEncoding": "base64", "pattern": _BASE64}),
+        ("text", {"type": ["string", "null"]}),
+    )
+}
+
+
 class RestV2(Format):
     """`{"records":[…]}`, on its own paths, and on any route by its media type."""
 
     name = "rest_v2"
+    media_types: ClassVar[Mapping[str, Any]] = _MEDIA_TYPES
+    # If every record failed, the status is a failure's own, with the same content; Karapace's answers have
+    # the type of the request.
+    answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {
+        **dict.fromkeys(
+            (200, 202, 400, 403, 404, 413, 422, 500, 503, 504),
+            dict.fromkeys((ANSWER_TYPE, *_MEDIA_TYPES), _ANSWER_SCHEMA),  # nobody changes it
+        ),
+        204: {},
+    }
 
     def __init__(self, compat: Compat, *, paths: bool) -> None:
         """`paths` says whether its own are served."""

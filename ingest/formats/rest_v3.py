@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -97,6 +97,37 @@ _read_base64 = msgspec.json.Decoder(bytes | None).decode
 _read_string = msgspec.json.Decoder(str | None).decode
 
 
+_DATA_SCHEMA = {
+    "type": ["object", "null"],
+    "properties": {"type": {"enum": ["BINARY", "JSON", "STRING"]}, "data": {}},
+}
+_RECORD_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "partition_id": {"type": ["integer", "null"], "maximum": (1 << 31) - 1},
+        "headers": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"name": {"type": "string"}, "value": {"type": ["string", "null"]}},
+                "required": ["name"],
+            },
+        },
+        "key": _DATA_SCHEMA,
+        "value": _DATA_SCHEMA,
+        "timestamp": {"type": ["string", "null"], "format": "date-time"},
+    },
+}
+
+
+_ID_SCHEMA = {"type": "string", "minLength": 1, "maxLength": ID_CHARACTERS}
+_ENTRY_SCHEMA = {
+    "type": "object",
+    "properties": {"id": _ID_SCHEMA, **_RECORD_SCHEMA["properties"]},
+    "required": ["id"],
+}
+
+
 class _V3(Format):
     """What the two ways of v3 have in common."""
 
@@ -115,6 +146,9 @@ class RestV3(_V3):
     """Objects one after another, or in one array; each is answered before the next has to be sent."""
 
     name = "rest_v3"
+    media_types: ClassVar[Mapping[str, Any]] = {"application/json": _RECORD_SCHEMA}
+    # A stream of reports, one after another, is no one JSON value.
+    answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {200: {"application/json": {}}}
 
     def __init__(self, *, paths: bool) -> None:
         """`paths` says whether its own are served."""
@@ -129,6 +163,28 @@ class RestV3Batch(_V3):
     """`{"entries":[{"id":"1",…}]}`, answered as a whole."""
 
     name = "rest_v3_batch"
+    media_types: ClassVar[Mapping[str, Any]] = {
+        "application/json": {
+            "type": "object",
+            "properties": {
+                "entries": {
+                    "type": "array",
+                    "items": _ENTRY_SCHEMA,
+                    "minItems": 1,
+                }
+            },
+            "required": ["entries"],
+        }
+    }
+    answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {
+        207: {
+            "application/json": {
+                "type": "object",
+                "properties": {"successes": {"type": "array"}, "failures": {"type": "array"}},
+                "required": ["successes", "failures"],
+            }
+        }
+    }
 
     def __init__(self, *, paths: bool) -> None:
         """`paths` says whether its own are served."""

@@ -9,11 +9,11 @@ writes the answer too.  `ingest.formats.table` lists the formats; an embedding p
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from ingest.errors import IngestError, TooLarge
-from ingest.http.messages import Request, Response
+from ingest.http.messages import Fields, Request, Response
 from ingest.records import DeliveryReport, Record
 from ingest.routing import Match
 from ingest.tally import Tally
@@ -56,6 +56,8 @@ class Intent(NamedTuple):
     """`Record.size` of `like`."""
     like_cost: int
     """Its `Record.cost`."""
+    fields: Fields = ()
+    """What every answer has beside its own fields, for pages in browsers."""
 
 
 class Bounds(NamedTuple):
@@ -191,6 +193,10 @@ class Format(abc.ABC):
     queues: ClassVar[bool] = True
     """Whether there is an answer for records that are only in memory; if not, it waits for Kafka."""
 
+    media_types: ClassVar[Mapping[str, Any]] = {}
+    """For the document at `/openapi.json`: the media types of content, each with a JSON Schema."""
+    answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {}
+    """The same of answers that are no plain error: status, media type, JSON Schema; none for no content."""
     keeps_codings: ClassVar[bool] = False
     """Whether content can be passed through compressed, where its route says so, since nothing here reads it;
     `like` then has the header `content-encoding`."""
