@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import random
@@ -28,11 +29,13 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+gzipped = functools.partial(gzip.compress, mtime=0)
+"""The same bytes each time: they are in the names of tests."""
 NDJSON = "Content-Type: application/x-ndjson"
 CHUNKED = "Transfer-Encoding: chunked"
 WRITERS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.compress,
-    "x-gzip": gzip.compress,
+    "gzip": gzipped,
+    "x-gzip": gzipped,
     "deflate": zlib.compress,
     "zstd": zstd.compress,
 }
@@ -185,7 +188,7 @@ async def test_a_tombstone_has_no_content_that_could_be_coded() -> None:
 async def test_a_route_can_pass_compressed_content_through(named: str) -> None:
     producer = MemoryProducer()
     async with open_exchanges(producer, KEEPS) as exchanges:
-        content = gzip.compress(b"{}")
+        content = gzipped(b"{}")
         fields = "Content-Type: application/json", f"Content-Encoding: {named}"
         assert (await exchanges.ask(request("POST /", *fields, content=content))).status == 200
         assert (
@@ -231,7 +234,7 @@ async def test_a_media_type_that_is_refused_says_nothing_of_codings() -> None:
 async def test_compressed_content_is_asked_for_with_100_continue() -> None:
     async with open_exchanges(MemoryProducer()) as exchanges:
         client = exchanges.connect()
-        content = gzip.compress(b"x")
+        content = gzipped(b"x")
         fields = "Content-Encoding: gzip", "Expect: 100-continue", f"Content-Length: {len(content)}"
         assert (await client.ask(request("POST /", *fields))).status == 100
         assert (await client.ask(content)).status == 200
@@ -267,16 +270,16 @@ async def test_the_limit_is_of_inflated_bytes(coding: str, size: int) -> None:
 @pytest.mark.parametrize(
     ("named", "content", "status", "message"),
     [
-        ("gzip", gzip.compress(b"") * 1000, 413, "more than 100 members"),
+        ("gzip", gzipped(b"") * 1000, 413, "more than 100 members"),
         ("zstd", zstd.compress(b"") * 1000, 413, "more than 100 members"),
         ("zstd", bytes.fromhex("28b52ffd0088") + bytes(50), 413, "a window of 134217728 bytes; 8388608 is"),
         ("zstd", b"\x50\x2a\x4d\x18\xff\xff\xff\x7f" + bytes(150_000), 400, "breaks off"),
-        ("gzip", gzip.compress(b"x" * 100)[:-1], 400, "the gzip content breaks off before its end"),
-        ("gzip", gzip.compress(noise(100_000))[:-1], 400, "the gzip content breaks off before its end"),
+        ("gzip", gzipped(b"x" * 100)[:-1], 400, "the gzip content breaks off before its end"),
+        ("gzip", gzipped(noise(100_000))[:-1], 400, "the gzip content breaks off before its end"),
         ("gzip", b"", 400, "the gzip content breaks off before its end"),
         ("gzip", b"{}", 400, "the gzip content is corrupt"),
         ("deflate", b"\xff\xff\xff", 400, "the deflate content is corrupt"),
-        ("zstd", gzip.compress(b"x"), 400, "the zstd content is corrupt"),
+        ("zstd", gzipped(b"x"), 400, "the zstd content is corrupt"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("framing", ["length", "chunked"])
@@ -303,7 +306,7 @@ async def test_what_is_not_so_coded_is_refused_whole(
 
 async def test_lines_before_a_fault_keep_their_own_outcome() -> None:
     producer = MemoryProducer()
-    content = gzip.compress(b'{"a":1}\n' * 20_000)[:-1]
+    content = gzipped(b'{"a":1}\n' * 20_000)[:-1]
     async with open_exchanges(producer) as exchanges:
         answer = await exchanges.ask(request("POST /", NDJSON, "Content-Encoding: gzip", content=content))
     assert (answer.status, answer.json["accepted"]) == (400, len(producer.records))
@@ -350,7 +353,7 @@ async def test_a_large_part_is_inflated_beside_the_loop(monkeypatch: pytest.Monk
 
 async def test_compressed_content_that_stops_coming_is_408(autojump_clock: MockClock) -> None:
     async with open_exchanges(MemoryProducer()) as exchanges:
-        content = gzip.compress(noise(10_000))
+        content = gzipped(noise(10_000))
         head = request("POST /", "Content-Encoding: gzip", f"Content-Length: {len(content)}")
         answer = await exchanges.ask(head + content[:5000])
     assert answer.status == 408
