@@ -14,6 +14,7 @@ nox.options.error_on_missing_interpreters = True
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests", "docs", "package"]
 
+CLIENTS = ["aiohttp==3.14.5", "cloudevents==2.2.0", "httpx==0.28.1", "requests==2.34.2"]
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 
 
@@ -86,6 +87,13 @@ def broker(session: nox.Session) -> None:
 
 
 @nox.session
+def clients(session: nox.Session) -> None:
+    """Clients that others have written, each counting what arrived in a real Apache Kafka."""
+    session.install("-e", ".[test]", *CLIENTS)
+    session.run("pytest", "-m", "clients", "--timeout", "600", *session.posargs)
+
+
+@nox.session
 def promises(session: nox.Session) -> None:
     """The figures that must hold, measured on a quiet machine and written into reliability.md."""
     session.install("-e", ".[test]")
@@ -133,6 +141,13 @@ def _tools_for(session: nox.Session, rows: str, *tools: str) -> bool:
     if missing:
         session.warn(f"{', '.join(missing)} missing: {rows} left out")
     return not missing
+
+
+@nox.session
+def openapi(session: nox.Session) -> None:
+    """The document at /openapi.json against the service, with many more requests than by default."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "tests/test_openapi.py", *session.posargs, env={"OPENAPI_EXAMPLES": "300"})
 
 
 @nox.session

@@ -4,7 +4,20 @@
 `ingest.testing` has producers that need no Kafka.
 """
 
-from ingest.config import HTTP, Config, Limits, Log, Management, Route, Shutdown, Timeouts, Topics, Tuning
+from ingest.config import (
+    HTTP,
+    Compat,
+    Config,
+    Limits,
+    Log,
+    Management,
+    Route,
+    Shutdown,
+    Timeouts,
+    Topics,
+    Tuning,
+)
+from ingest.cors import CORS
 from ingest.errors import (
     BadFraming,
     BadRequest,
@@ -29,20 +42,29 @@ from ingest.errors import (
     UnknownTopic,
     UnknownTransferCoding,
     Unprocessable,
+    UnsupportedCoding,
     UnsupportedMediaType,
     UploadTooSlow,
     VersionNotSupported,
 )
+from ingest.formats.seam import Batch, Bounds, Format, Head, Intent, Reader, StreamReader
+from ingest.http.messages import Request, Response
 from ingest.producer import Delivery, Ledger, Producer
-from ingest.records import DeliveryReport, Receipt, Record
+from ingest.records import Alike, DeliveryReport, Receipt, Record
+from ingest.routing import Match
 from ingest.service import Server, open_producer, serve
-
-__version__ = "0.1.0"
+from ingest.tally import Tally
+from ingest.version import __version__ as __version__
 
 __all__ = [
+    "CORS",
     "HTTP",
+    "Alike",
     "BadFraming",
     "BadRequest",
+    "Batch",
+    "Bounds",
+    "Compat",
     "Config",
     "ConfigError",
     "Delivery",
@@ -51,8 +73,11 @@ __all__ = [
     "DeliveryUnknown",
     "Draining",
     "ExpectationFailed",
+    "Format",
+    "Head",
     "HeadTooLarge",
     "IngestError",
+    "Intent",
     "InvalidRecord",
     "KafkaUnavailable",
     "Ledger",
@@ -60,17 +85,23 @@ __all__ = [
     "Limits",
     "Log",
     "Management",
+    "Match",
     "MethodNotAllowed",
     "NotFound",
     "Outcome",
     "Overloaded",
     "Producer",
+    "Reader",
     "Receipt",
     "Record",
     "RecordRefused",
+    "Request",
+    "Response",
     "Route",
     "Server",
     "Shutdown",
+    "StreamReader",
+    "Tally",
     "Timeouts",
     "TooLarge",
     "TopicDenied",
@@ -80,6 +111,7 @@ __all__ = [
     "UnknownTopic",
     "UnknownTransferCoding",
     "Unprocessable",
+    "UnsupportedCoding",
     "UnsupportedMediaType",
     "UploadTooSlow",
     "VersionNotSupported",

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ingest.errors import IngestError, MethodNotAllowed
+from ingest.errors import IngestError, MethodNotAllowed, UnsupportedCoding
 from ingest.http.messages import Fields, Response
 from ingest.records import DeliveryReport, Receipt
 
@@ -31,6 +31,8 @@ def error_response(error: IngestError, extra: dict[str, Any] | None = None) -> R
     fields: Fields = (_JSON,)
     if isinstance(error, MethodNotAllowed):
         fields += ((b"allow", error.allow.encode()),)
+    if isinstance(error, UnsupportedCoding):
+        fields += ((b"accept-encoding", error.accept.encode()),)
     if error.status == 503:
         # Spread out, so that clients that were refused together do not come back together.
         fields += ((b"retry-after", str(random.randint(1, 5)).encode()),)  # noqa: S311
@@ -55,6 +57,6 @@ def queued_response(topic: str, *, minimal: bool) -> Response:
     return Response(202) if minimal else json_response(202, {"topic": topic, "promise": "queued"})
 
 
-def with_request_id(response: Response, request_id: bytes) -> Response:
-    """The answer, naming its request."""
-    return Response(response.status, response.fields, response.content, response.closes, request_id)
+def finished(response: Response, request_id: bytes, fields: Fields = ()) -> Response:
+    """The answer, naming its request, and with fields beside its own."""
+    return Response(response.status, response.fields + fields, response.content, response.closes, request_id)

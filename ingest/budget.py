@@ -74,9 +74,9 @@ class Budget:
         self._peers: dict[str, int] = {}
         self._waiting: deque[tuple[trio.lowlevel.Task, int]] = deque()
 
-    def hold_nothing(self, peer: str | None) -> Hold:
-        """A hold of no bytes, to `grow`; with a `peer`, for what is read from it."""
-        return Hold(self, 0, peer, window=False)
+    def hold_nothing(self, peer: str | None, *, window: bool = False) -> Hold:
+        """A hold of no bytes, to `grow`; `peer` and `window` as for `acquire`."""
+        return Hold(self, 0, peer, window)
 
     def take(self, size: int) -> Hold | None:
         """`acquire` at once, for nothing that is about to be read; None where there is no room just now."""

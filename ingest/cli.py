@@ -27,6 +27,7 @@ import typer
 import ingest
 from ingest import logs, process
 from ingest.errors import ConfigError
+from ingest.formats.table import check_formats
 from ingest.http.listeners import open_tls
 from ingest.kafka import devbroker
 from ingest.kafka.client import check_settings
@@ -131,6 +132,7 @@ def serve(
             },
         )
         check_settings(settings.producer_settings)  # before anything is opened or logged
+        check_formats(settings)
         logs.configure(settings.log.format)
         with logs.written_aside():
             process.raise_file_limit()
@@ -181,6 +183,7 @@ def check(file: Annotated[Path | None, typer.Argument(metavar="[FILE]")] = None)
         config = load(file, os.environ, {})
         config.share(_count(config))
         check_settings(config.producer_settings)
+        check_formats(config)
         open_tls(config.http)
     warnings = list(config.warnings)
     if "bootstrap.servers" not in config.producer_settings:

@@ -17,14 +17,18 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Struct
 
+from ingest.cors import CORS
 from ingest.errors import ConfigError
-from ingest.options import MASK, check_topic, convert, is_secret, shown
+from ingest.options import MASK, Section, check_topic, convert, is_secret, shown
 from ingest.settings import KafkaValue, checked_settings, is_true, read_files
 
 _Bytes: TypeAlias = Annotated[int, Meta(ge=1)]
 _Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
 _SecondsOrNone: TypeAlias = Annotated[float, Meta(ge=0)]
 _Text: TypeAlias = Annotated[str, Meta(min_length=1)]
+
+Dialect: TypeAlias = Literal["confluent", "karapace", "strimzi"]
+"""Whose answers the clients of REST Proxy v2 know."""
 
 NATIVE_PATH = "/topics/{topic}/records"
 """The native way's own route, there while `http.native` is true."""
@@ -34,6 +38,7 @@ MOST_KEY_NAMES = 8
 KEY_FIELD_BYTES = 256
 """The most bytes of a `key_field`, in a route and in a request."""
 
+_BATCH_BYTES = 16 << 20
 _FRAMING_BYTES = 1024
 # librdkafka (2.16) holds key + value + headers + 36 bytes against message.max.bytes, and 2 to 6 bytes of
 # lengths for each header; a request head has at most 100 fields.
@@ -44,32 +49,26 @@ _ROOM_BYTES = 262_144
 # second one read, keys out of it, and some lines' common part.
 _LARGEST_MESSAGE_MAX_BYTES = 1_000_000_000  # librdkafka's own bound
 
+_OTHER_PLACEHOLDERS = ("{partition}", "{cluster}")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*")
 
 
-class _Section(Struct, frozen=True, forbid_unknown_fields=True):
-    def _called(self, option: str) -> str:
-        return f"{type(self).__name__.lower()}.{option}"
-
-    def __post_init__(self) -> None:
-        for field in msgspec.structs.fields(self):
-            value = getattr(self, field.name)
-            converted = convert(self._called(field.name), value, field.type)
-            if isinstance(converted, list):
-                converted = tuple(converted)
-            msgspec.structs.force_setattr(self, field.name, converted)
-
-
-class Route(_Section, frozen=True):
+class Route(Section, frozen=True):
     """One request target and the topic behind it: `[[routes]]` in the file."""
 
     path: str
-    """The request target's path: fixed (`/clicks`), or with one placeholder (`/in/{topic}`)."""
+    """The request target's path: fixed (`/clicks`), or with a placeholder (`/in/{topic}`).  Beside that one
+    there may be `{partition}`, and `{cluster}`, which is not looked at."""
     topic: str | None = None
     """The topic written to; required unless the path has the placeholder, forbidden if it has."""
+    format: _Text | None = None
+    """The name of the format of every request; unset, it is that of the REST Proxy where the path is one of
+    its paths, and else the media type says which one it is."""
     key_field: _Text | None = None
     """The JSON field that becomes the key where the request does not say: `user.id`, 8 names and 256 bytes
     at most."""
+    v2_dialect: Dialect | None = None
+    """Whose answers REST Proxy v2 gives here; unset, those of `compat.v2_dialect`."""
     promise: Literal["delivered", "queued"] = "delivered"
     """What a 2xx promises: `delivered`, Kafka has it; `queued`, this process has it in memory."""
     respond_async: bool = True
@@ -78,6 +77,17 @@ class Route(_Section, frozen=True):
     """What a request meets while there is no room: 503 at once, or a bounded wait."""
     wait_seconds: _Seconds = 5.0
     """Seconds that `when_full = "wait"` waits at most."""
+    content_coding: Literal["inflate", "keep"] = "inflate"
+    """What becomes of compressed content: `inflate`, it is inflated; `keep`, it is the value as it came, and
+    `Content-Encoding` becomes a header."""
+    cors_allow_origins: Sequence[str] | None = None
+    """As `cors.allow_origins`, for this route; unset, that one."""
+    cors_allow_credentials: bool | None = None
+    """As `cors.allow_credentials`, for this route; unset, that one."""
+    cors_max_age_seconds: Annotated[int, Meta(ge=0)] | None = None
+    """As `cors.max_age_seconds`, for this route; unset, that one."""
+    cors_expose_fields: Sequence[str] | None = None
+    """As `cors.expose_fields`, for this route; unset, that one."""
 
     def _called(self, option: str) -> str:
         return f"routes: {self.path!r}: {option}"
@@ -91,14 +101,20 @@ class Route(_Section, frozen=True):
         if "" in segments[:-1] or not {".", ".."}.isdisjoint(segments):
             raise ConfigError(f'{called}: a path has no empty, "." or ".." segment')
         placeholders = [segment for segment in segments if "{" in segment or "}" in segment]
-        if placeholders not in ([], ["{topic}"]):
+        others = [placeholder for placeholder in placeholders if placeholder not in _OTHER_PLACEHOLDERS]
+        if others not in ([], ["{topic}"]) or len({*placeholders}) < len(placeholders):
             raise ConfigError(f'{called}: the one placeholder is "{{topic}}", a whole segment, once')
-        if placeholders and self.topic is not None:
+        if others and self.topic is not None:
             raise ConfigError(f'{called}: topic = "{self.topic}": the path names the topic; leave this out')
-        if not placeholders and self.topic is None:
+        if not others and self.topic is None:
             raise ConfigError(f'{called}: a topic is required, or the placeholder "{{topic}}" in the path')
         if self.topic is not None:
             check_topic(f"{called}: topic", self.topic)
+        if self.key_field is not None and self.content_coding == "keep":
+            raise ConfigError(
+                f'{called}: key_field = "{self.key_field}": cannot be found in compressed content, which '
+                'content_coding = "keep" leaves as it is; one of them has to go'
+            )
         if self.key_field is not None and not all(self.key_field.split(".")):
             raise ConfigError(f'{called}: key_field = "{self.key_field}": must be written like user.id')
         if self.key_field is not None and self.key_field.count(".") >= MOST_KEY_NAMES:
@@ -109,7 +125,7 @@ class Route(_Section, frozen=True):
             )
 
 
-class HTTP(_Section, frozen=True, kw_only=True):
+class HTTP(Section, frozen=True, kw_only=True):
     """Where and how HTTP is served."""
 
     host: _Text = "127.0.0.1"
@@ -120,17 +136,24 @@ class HTTP(_Section, frozen=True, kw_only=True):
     """The HTTP/1 parser; `auto` is the fastest one, which is the built-in one."""
     native: bool = True
     """Whether `/topics/{topic}/records` is served beside the routes."""
+    rest_proxy: bool | None = None
+    """Whether the paths of the REST Proxy are served beside the routes; unset, as `native`."""
     tls_certificate_file: _Text | None = None
     """The PEM file with the certificate chain; with it, HTTPS is served."""
     tls_key_file: _Text | None = None
     """The PEM file with the certificate's private key."""
 
 
-class Limits(_Section, frozen=True, kw_only=True):
+class Limits(Section, frozen=True, kw_only=True):
     """Bounds of bytes and connections."""
 
     request_bytes: _Bytes = 1 << 20
-    """Bytes of content that a request of one record may have."""
+    """Bytes of content that a request of one record may have, before it is inflated and after."""
+    batch_bytes: _Bytes | None = None
+    """Bytes of content that a request of many records may have where it is read whole.
+
+    Unset, 16 MiB, or an eighth of `held_bytes` if that is less.  NDJSON and other streams have no limit.
+    """
     record_bytes: _Bytes = 1_000_000
     """Bytes of value, key and headers together that one record may have."""
     held_bytes: _Bytes = 256 << 20
@@ -142,8 +165,13 @@ class Limits(_Section, frozen=True, kw_only=True):
     Unset, 10,000.  A quarter of the open files, 64 to 256, is kept from them.
     """
 
+    @property
+    def most_batch_bytes(self) -> int:
+        """`batch_bytes`, or what stands for it while it is unset."""
+        return self.batch_bytes or min(_BATCH_BYTES, self.held_bytes // 8)
 
-class Timeouts(_Section, frozen=True, kw_only=True):
+
+class Timeouts(Section, frozen=True, kw_only=True):
     """Deadlines of a request and a connection."""
 
     answer_seconds: _Seconds = 10.0
@@ -154,13 +182,17 @@ class Timeouts(_Section, frozen=True, kw_only=True):
     """Seconds before the content's rate is looked at."""
     body_bytes_per_second: _Bytes = 16_384
     """Bytes a second that content has to arrive at, after the grace."""
+    stream_idle_seconds: _Seconds = 60.0
+    """Seconds that a stream of REST Proxy v3 may pause between records."""
+    stream_seconds: _Seconds = 86_400.0
+    """Seconds after which such a stream is ended."""
     idle_seconds: _Seconds = 75.0
     """Seconds that a kept-alive connection may be without a request."""
     send_seconds: _Seconds = 10.0
     """Seconds for a client to take an answer."""
 
 
-class Shutdown(_Section, frozen=True, kw_only=True):
+class Shutdown(Section, frozen=True, kw_only=True):
     """The drain."""
 
     drain_delay_seconds: _SecondsOrNone = 0.0
@@ -169,7 +201,7 @@ class Shutdown(_Section, frozen=True, kw_only=True):
     """Seconds in which the whole drain has to end; more than 1 above drain_delay_seconds."""
 
 
-class Topics(_Section, frozen=True, kw_only=True):
+class Topics(Section, frozen=True, kw_only=True):
     """Which topics may be written."""
 
     allow: Sequence[str] | None = None
@@ -183,7 +215,22 @@ class Topics(_Section, frozen=True, kw_only=True):
             check_topic("topics.allow", topic)
 
 
-class Log(_Section, frozen=True, kw_only=True):
+class Compat(Section, frozen=True, kw_only=True):
+    """What clients of other servers are used to."""
+
+    v2_dialect: Dialect = "confluent"
+    """Whose answers REST Proxy v2 gives: Confluent's own, or those of Karapace or of Strimzi's bridge."""
+    v2_strict_200: bool = False
+    """Whether REST Proxy v2 answers 200 where no record was written, as Confluent's does; else the failure's
+    own status."""
+    cloudevents_key: bool = True
+    """Whether the attribute `partitionkey` of a CloudEvent becomes the record's key, if nothing else does."""
+    webhook_origins: Sequence[str] | None = None
+    """The only senders that are told by OPTIONS that they may send CloudEvents, as their
+    `WebHook-Request-Origin` names them; unset, all are."""
+
+
+class Log(Section, frozen=True, kw_only=True):
     """The log that the command line writes; a library's user sets up logging alone."""
 
     format: Literal["text", "json"] = "text"
@@ -192,7 +239,7 @@ class Log(_Section, frozen=True, kw_only=True):
     """Whether each request has a line too, at level INFO of the logger `ingest.access`."""
 
 
-class Management(_Section, frozen=True, kw_only=True):
+class Management(Section, frozen=True, kw_only=True):
     """Where health and metrics are served, apart from the records' own way in."""
 
     enabled: bool = True
@@ -211,7 +258,7 @@ PROFILES: Mapping[str, Mapping[str, KafkaValue]] = {
 """What each `tuning.profile` gives librdkafka; the rest of its settings are the same in all of them."""
 
 
-class Tuning(_Section, frozen=True, kw_only=True):
+class Tuning(Section, frozen=True, kw_only=True):
     """How much of the machine is used, and what for."""
 
     profile: Literal["balanced", "latency", "throughput"] = "balanced"
@@ -234,6 +281,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: Timeouts = Timeouts()
     shutdown: Shutdown = Shutdown()
     topics: Topics = Topics()
+    cors: CORS = CORS()
+    compat: Compat = Compat()
     log: Log = Log()
     management: Management = Management()
     tuning: Tuning = Tuning()
@@ -255,6 +304,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         self._check_http()
         self._check_limits()
         self._check_times()
+        for route in self.routes:
+            self.cors_of(route)
 
     def __repr__(self) -> str:
         values = {name: getattr(self, name) for name in self.__struct_fields__}
@@ -266,6 +317,28 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The routes, and after them the native way's own unless `http.native` is off."""
         native = self.http.native and all(route.path != NATIVE_PATH for route in self.routes)
         return (*self.routes, Route(NATIVE_PATH)) if native else tuple(self.routes)
+
+    @property
+    def serves_rest_proxy(self) -> bool:
+        """`http.rest_proxy`, or what stands for it while it is unset."""
+        return self.http.native if self.http.rest_proxy is None else self.http.rest_proxy
+
+    def cors_of(self, route: Route) -> CORS:
+        """What pages in browsers may do on a route: its own options, over those of `cors`.
+
+        Raises ConfigError where they do not go together.
+        """
+        own = {
+            name: value
+            for name in CORS.__struct_fields__
+            if (value := getattr(route, f"cors_{name}")) is not None
+        }
+        if not own:
+            return self.cors
+        try:
+            return msgspec.structs.replace(self.cors, **own)
+        except ConfigError as error:
+            raise ConfigError(f'routes: "{route.path}": with what it does not set itself: {error}') from None
 
     @property
     def kafka_defaults(self) -> dict[str, KafkaValue]:
@@ -358,8 +431,10 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 f"limits.record_bytes = {limits.record_bytes} is more than [kafka] message.max.bytes = "
                 f"{message_max_bytes:g}: lower the first, or leave the second out, which sets it to fit"
             )
+        batch_bytes = limits.batch_bytes or 0  # what stands for it is made to fit
         for least, relation in (
             (limits.request_bytes + _ROOM_BYTES, f"limits.request_bytes + {_ROOM_BYTES}"),
+            (2 * batch_bytes + _ROOM_BYTES, f"2 * limits.batch_bytes + {_ROOM_BYTES}"),
             (2 * (limits.record_bytes + _ROOM_BYTES), f"2 * (limits.record_bytes + {_ROOM_BYTES})"),
         ):
             if limits.held_bytes < least:
@@ -389,6 +464,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 )
         acks = self.kafka.get("acks", "all")
         delivering = [route.path for route in self.all_routes if route.promise == "delivered"]
+        if self.serves_rest_proxy:
+            delivering.append("/topics/{topic}")
         if str(acks) not in ("all", "-1") and delivering:
             raise ConfigError(
                 f'[kafka] acks = {shown("acks", acks)}: must be "all" while route "{delivering[0]}" '

@@ -11,19 +11,19 @@ from collections.abc import Iterator
 
 import trio
 
-from ingest.answers import queued_response, record_response
+from ingest.answers import finished, queued_response, record_response
 from ingest.budget import Budget
 from ingest.errors import IngestError
 from ingest.formats import plain
-from ingest.formats.ndjson import LineDecoder
+from ingest.formats.ndjson import NDJSON, LineDecoder
+from ingest.formats.seam import Intent
 from ingest.http.at_once import Answer
 from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
-from ingest.http.messages import Request
-from ingest.intent import NDJSON_TYPES, Intent
+from ingest.http.messages import Request, Response
 from ingest.kafka.producer import KafkaProducer
 from ingest.metrics import Metrics
 from ingest.producer import Delivery
-from ingest.records import Record
+from ingest.records import Alike, Record
 from ingest.tally import Tally
 from ingest.turn import PLAIN_LINE_COST, Turn
 
@@ -35,6 +35,7 @@ class _Known:
         "cost",
         "counted",
         "decoder",
+        "fields",
         "key_path",
         "like",
         "lines",
@@ -53,14 +54,18 @@ class _Known:
         self.key_path = intent.key_path
         self.cost = intent.like_cost
         self.size = intent.like_bytes
-        self.queued = queued_response(intent.like.topic, minimal=intent.minimal) if intent.queued else None
-        self.lines = intent.media_type in NDJSON_TYPES
+        self.queued: Response | None = None
+        if intent.queued:
+            response = queued_response(intent.like.topic, minimal=intent.minimal)
+            self.queued = finished(response, b"", intent.fields)
+        self.lines = type(intent.format) is NDJSON
         self.validate = intent.match.validate
         self.decoder: LineDecoder | None = None  # for lines, once it is known how long they may be
         self.minimal = intent.minimal
         self.counted = intent.queued or intent.minimal
         self.request_id = intent.request_id
         self.route = intent.match.route.path
+        self.fields = intent.fields
 
 
 class Direct:
@@ -94,7 +99,9 @@ class Direct:
             and request.usual
             and not request.expects_continue
             and request.content_length is not None
+            and type(intent.format) in (plain.Plain, NDJSON)
             and not intent.match.offsets
+            and intent.coding is None
             and not intent.match.tombstone
         ):
             if len(self._known) >= REMEMBERED_HEADS:
@@ -147,7 +154,7 @@ class Direct:
                 known.like, record_bytes=most, key_field=known.key_path, validate=known.validate
             )
         lines = decoder.whole(content)
-        if lines is None:
+        if lines is None or type(lines.records) is not Alike:  # they always are
             return None
         self._turn.spend(len(content) + PLAIN_LINE_COST * len(lines.numbers))
         hold = self._budget.take(lines.cost)
@@ -163,7 +170,7 @@ class Direct:
         delivery.promise_no_more()
         tally = Tally()
         tally.count_queued(lines.numbers)
-        response = tally.response(queued=True, minimal=known.minimal)
+        response = finished(tally.response(queued=True, minimal=known.minimal), b"", known.fields)
         self._metrics.count_request(known.route, 202, self._now() - now)
         return Answer(response, known.request_id or next(self._ids))
 
@@ -177,6 +184,8 @@ class Direct:
             response = tally.response(queued=False, minimal=known.minimal)
         else:
             response = record_response(reports[0], minimal=known.minimal)
+        if known.fields:
+            response = finished(response, b"", known.fields)
         self._metrics.count_request(known.route, response.status, self._now() - begun.begun)
         return Answer(response, known.request_id or next(self._ids))
 

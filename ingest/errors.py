@@ -140,10 +140,18 @@ class TooLarge(IngestError):
 
 
 class UnsupportedMediaType(IngestError):
-    """415: no format reads this media type or content coding."""
+    """415: no format reads this media type."""
 
     status = 415
     error_code = 415
+
+
+class UnsupportedCoding(UnsupportedMediaType):
+    """415: no reader of this content coding.  `accept` goes into the Accept-Encoding field (RFC 7694)."""
+
+    def __init__(self, message: str, accept: str) -> None:
+        super().__init__(message)
+        self.accept = accept
 
 
 class ExpectationFailed(IngestError):

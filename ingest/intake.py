@@ -5,36 +5,36 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import math
 import secrets
 import time
-
-import trio
+from collections.abc import Sequence
 
 from ingest.access import log_request, log_unread
-from ingest.answers import error_response, queued_response, record_response, with_request_id
-from ingest.budget import Budget, Hold
+from ingest.answers import error_response, finished
+from ingest.budget import Budget
 from ingest.config import Config
+from ingest.cors import Policy, is_preflight
 from ingest.direct import Direct
-from ingest.errors import BadRequest, DeliveryFailed, IngestError, Overloaded, TooLarge
+from ingest.errors import DeliveryFailed, IngestError, Overloaded, UnknownTopic
 from ingest.faultlog import FaultLog
 from ingest.formats import plain
+from ingest.formats.seam import Bounds, Format, Head, Intent, StreamReader
+from ingest.formats.table import built_in, routes
 from ingest.http.exchange import Disconnected, Exchange
 from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
-from ingest.http.messages import Request, Response
-from ingest.intent import NDJSON_TYPES, Intent, read_intent, request_id
+from ingest.http.messages import Fields, Request, Response
+from ingest.inflating import AnyExchange, Inflated
+from ingest.intent import read_intent, request_id
 from ingest.kafka.producer import KafkaProducer
+from ingest.lookups import Lookups
 from ingest.metrics import NO_ROUTE, Metrics
+from ingest.openapi import document
 from ingest.producer import Producer
-from ingest.records import Receipt
-from ingest.routing import Router
-from ingest.streaming import Stream, Streams
+from ingest.routing import Router, origin_form
+from ingest.streaming import Stream, Streams, batch_cost_bytes
 from ingest.turn import Turn
-
-LARGE_BYTES = 65_536
-"""Content above this waits for its turn to become a record; below it, reading it takes as long."""
-GROWTH_BYTES = 65_536
-"""By how much the hold of content of unknown length grows at a time."""
+from ingest.version import __version__
+from ingest.whole import LARGE_BYTES, Whole
 
 
 class Intake:
@@ -48,17 +48,36 @@ class Intake:
         metrics: Metrics,
         faults: FaultLog,
         turn: Turn,
+        formats: Sequence[Format] = (),
     ) -> None:
         """Counts with `metrics`, logs bugs through `faults`, and computes for long in its `turn` only.
 
-        With a `KafkaProducer` it has a `short_way` too.
+        `formats` are asked before those of the table.  With a `KafkaProducer` it has a `short_way` too.
+        Raises `ConfigError` for a route of a format that is not there.
         """
-        self._router = Router(config.all_routes)
+        self._formats = (*formats, *built_in(config))
+        own = tuple(routes(config, self._formats))
+        self._lookups = Lookups(
+            config, producer, __version__, document(config, own, self._formats, __version__)
+        )
+        self._router = Router(own, lambda path: self._lookups.find(path) is not None)
+        self._policy = Policy(config.cors) if config.cors.allow_origins else None
+        """For what is no route's."""
+        self._policies = {
+            route.path: Policy(cors)
+            for route, cors in ((route, config.cors_of(route)) for route in own)
+            if cors.allow_origins
+        }
         # What a head asks for depends on nothing else, so for a head that is remembered it is too.
         self._remembered = functools.lru_cache(REMEMBERED_HEADS)(self._read_intent)
-        self._request_bytes = config.limits.request_bytes
         self._record_bytes = config.limits.record_bytes
-        self._answer_seconds = config.timeouts.answer_seconds
+        self._bounds = Bounds(
+            self._record_bytes,
+            config.limits.request_bytes,
+            config.limits.most_batch_bytes,
+            batch_cost_bytes(budget.limit_bytes, self._record_bytes),
+        )
+        self._timeouts = config.timeouts
         self._producer = producer
         self._budget = budget
         self._metrics = metrics
@@ -75,7 +94,7 @@ class Intake:
         self.short_way: Direct | None = None
         """Where requests that are known from here can go; None where each has to come here."""
         if isinstance(producer, KafkaProducer) and not config.log.access:
-            most = min(LARGE_BYTES, self._request_bytes, self._record_bytes)
+            most = min(LARGE_BYTES, config.limits.request_bytes, self._record_bytes)
             self.short_way = Direct(producer, budget, metrics, self._ids, turn, most)
 
     async def __call__(self, exchange: Exchange) -> Response | None:
@@ -85,22 +104,21 @@ class Intake:
         name: bytes | None = None
         response: Response | None
         route, status, records = NO_ROUTE, 0, 0
+        intent = None
         try:
-            read = self._read_intent if request.head_bytes > REMEMBERED_BYTES else self._remembered
-            intent = read(request)
-            name = intent.request_id or next(self._ids)
-            route = intent.match.route.path
-            # A producer that was given may take more, but the budget is made for so much.
-            record_bytes = min(await self._producer.require_topic(intent.match.topic), self._record_bytes)
-            plain.check_size(intent.like_bytes, record_bytes)
-            if intent.wait_seconds == 0 and self._producer.full:
-                raise Overloaded("too many requests wait for Kafka already")
-            if intent.media_type in NDJSON_TYPES and not intent.match.tombstone:
-                response, records = await self._stream(exchange, intent, record_bytes, name)
-            else:
-                response, records = await self._one_record(exchange, intent, record_bytes)
+            response = None if request.method in ("POST", "DELETE") else self._answer_other(request)
+            if response is None:
+                read = self._read_intent if request.head_bytes > REMEMBERED_BYTES else self._remembered
+                intent = read(request)
+                name = intent.request_id or next(self._ids)
+                route = intent.match.route.path
+                if intent.coding is None:
+                    response, records = await self._serve(exchange, intent, name)
+                else:
+                    with Inflated(exchange, intent.coding, self._budget, self._turn) as inflated:
+                        response, records = await self._serve(inflated, intent, name)
             status = 200 if response is None else response.status
-            if self.short_way is not None:
+            if self.short_way is not None and intent is not None:
                 self.short_way.learn(request, intent)
         except IngestError as error:
             self._metrics.count_rejected(error)
@@ -119,13 +137,77 @@ class Intake:
             self._metrics.count_request(route, status, seconds)
             if self._access_log:
                 log_request(exchange, name, status=status, seconds=seconds, records=records)
-        return None if response is None else with_request_id(response, name)
+        if response is None:
+            return None
+        return finished(response, name, self._fields(request) if intent is None else intent.fields)
+
+    async def _serve(self, exchange: AnyExchange, intent: Intent, name: bytes) -> tuple[Response | None, int]:
+        """The answer, None where it has been sent, and how many records were taken."""
+        served = await self._open(exchange, intent, name)
+        return await served.run(), served.accepted
+
+    async def _open(self, exchange: AnyExchange, intent: Intent, name: bytes) -> Stream | Whole:
+        """What serves the request, if it may be let in."""
+        missing = None
+        try:
+            # A producer that was given may take more, but the budget is made for so much.
+            record_bytes = min(await self._producer.require_topic(intent.match.topic), self._record_bytes)
+        except UnknownTopic as error:
+            if not intent.format.answers_each(intent):
+                raise
+            record_bytes, missing = self._record_bytes, error.with_traceback(None)
+        plain.check_size(intent.like_bytes, record_bytes)
+        if intent.wait_seconds == 0 and self._producer.full:
+            raise Overloaded("too many requests wait for Kafka already")
+        bounds = self._bounds
+        if record_bytes < bounds.record_bytes:
+            bounds = bounds._replace(record_bytes=record_bytes)
+        reader = intent.format.open(intent, bounds)
+        producer, budget, timeouts = self._producer, self._budget, self._timeouts
+        if isinstance(reader, StreamReader):
+            return Stream(self._streams, exchange, intent, reader, producer, budget, timeouts, name)
+        seconds = timeouts.answer_seconds
+        return Whole(exchange, intent, reader, producer, budget, self._turn, seconds, missing)
+
+    def _answer_other(self, request: Request) -> Response | None:
+        """The answer to what writes nothing: a look-up, or OPTIONS; None where that is not served."""
+        path = origin_form(request.target).partition("?")[0]
+        if request.method in ("GET", "HEAD") and self._lookups.find(path) is not None:
+            return self._lookups.answer(request)
+        if request.method != "OPTIONS":
+            return None
+        route = self._router.route(path)
+        if route is None and self._lookups.find(path) is None:
+            return None
+        if route is not None and not is_preflight(request):
+            head = Head(request, self._router.match("POST", request.target), "")
+            for each in self._formats:
+                if route.format in (None, each.name) and (response := each.options(head)) is not None:
+                    return response
+        return Response(204, ((b"allow", self._router.allow(path).encode()),))
+
+    def _fields(self, request: Request) -> Fields:
+        """What every answer to a request has beside its own fields, for pages in browsers."""
+        if not (self._policies or self._policy):
+            return ()
+        path = origin_form(request.target).partition("?")[0]
+        route = self._router.route(path)
+        # What nothing can be written to, and what is not there, is nobody's own.
+        policy = self._policy if route is None else self._policies.get(route.path)
+        if policy is None:
+            return ()
+        return (
+            policy.preflight(request, self._router.allow(path))
+            if is_preflight(request)
+            else (policy.fields(request))
+        )
 
     def _name(self, request: Request) -> bytes:
         return request_id(request) or next(self._ids)
 
     def _read_intent(self, request: Request) -> Intent:
-        return read_intent(request, self._router.match(request.method, request.target))
+        match = self._router.match(request.method, request.target)
+        return read_intent(request, match, self._formats, self._fields(request))
 
     def refuse(self, peer: str, error: IngestError) -> Response:
         """The answer to a request of `peer` that could not be read."""
@@ -134,92 +216,4 @@ class Intake:
         self._metrics.count_request(NO_ROUTE, error.status, 0)
         if self._access_log:
             log_unread(peer, name, error)
-        return with_request_id(error_response(error), name)
-
-    async def _stream(
-        self, exchange: Exchange, intent: Intent, record_bytes: int, name: bytes
-    ) -> tuple[Response | None, int]:
-        """The answer to NDJSON, None where it has been sent, and how many records were taken."""
-        stream = Stream(
-            self._streams,
-            exchange,
-            intent,
-            record_bytes,
-            self._producer,
-            self._budget,
-            self._answer_seconds,
-            name,
-        )
-        return await stream.run(), stream.accepted
-
-    async def _one_record(
-        self, exchange: Exchange, intent: Intent, record_bytes: int
-    ) -> tuple[Response, int]:
-        """Read the content whole, and answer for its record; whether it was taken."""
-        length = exchange.request.content_length
-        if length is not None:
-            self._check_length(length, intent, record_bytes)
-        fixed = intent.like_cost + exchange.head_cost
-        wait_seconds = intent.wait_seconds
-        began = trio.current_time() if wait_seconds else 0.0
-        here: bytes | bytearray | None = exchange.take_content()
-        # What is here is no unfinished content of its peer's.
-        peer = exchange.peer if here is None else None
-        hold = await self._budget.acquire(fixed + (length or 0), wait_seconds, peer)
-        waited = trio.current_time() - began if wait_seconds else 0.0
-        deadline = math.inf
-        try:
-            if here is None:
-                here = await self._receive(exchange, intent, hold, record_bytes)
-            if intent.queued or length is None:
-                # Whoever is told 202 does not wait, and the record that waits has no head.
-                hold.shrink(fixed + len(here) - (exchange.head_cost if intent.queued else 0))
-            if wait_seconds:
-                # One deadline for the wait for room and the one for the report; how long the content took,
-                # which came in between, is the client's own affair.
-                deadline = trio.current_time() + self._answer_seconds - waited
-                wait_seconds = max(0.0, wait_seconds - waited)
-            if intent.match.tombstone:
-                if here:
-                    raise BadRequest("DELETE writes a record without a value, so it has no content")
-                record = intent.like
-            elif len(here) <= LARGE_BYTES:
-                record = plain.read(bytes(here), intent.like, intent.key_path, record_bytes)
-            else:
-                await self._turn.take(len(here))
-                record = plain.read(bytes(here), intent.like, intent.key_path, record_bytes)
-        except BaseException:
-            hold.release()
-            raise
-        delivery = await self._producer.submit(
-            (record,), hold=hold, wait_seconds=wait_seconds, deadline=deadline
-        )
-        delivery.counted = intent.queued or intent.minimal
-        del record, here  # the producer lets go of what librdkafka has copied, and so do we
-        if intent.queued:
-            delivery.promise_no_more()
-            return queued_response(intent.like.topic, minimal=intent.minimal), 1
-        (report,) = await delivery.wait()
-        return record_response(report, minimal=intent.minimal), int(isinstance(report, Receipt))
-
-    async def _receive(self, exchange: Exchange, intent: Intent, hold: Hold, record_bytes: int) -> bytearray:
-        """The whole content; its hold grows where its length is not known, and is its peer's no more."""
-        fixed = intent.like_cost + exchange.head_cost
-        received = bytearray()  # not a list: of small pieces it would cost many times their size
-        while data := await exchange.receive():
-            received += data
-            if exchange.request.content_length is None:
-                self._check_length(len(received), intent, record_bytes, more=True)
-                while hold.size < fixed + len(received):
-                    hold.grow(GROWTH_BYTES)
-        hold.finish()
-        return received
-
-    def _check_length(self, length: int, intent: Intent, record_bytes: int, *, more: bool = False) -> None:
-        """`more` says that the content has not come to its end yet."""
-        if length > self._request_bytes:
-            or_more = " or more" if more else ""
-            raise TooLarge(
-                f"the content has {length} bytes{or_more}; limits.request_bytes is {self._request_bytes}"
-            )
-        plain.check_size(intent.like_bytes + length, record_bytes, more=more)
+        return finished(error_response(error), name)

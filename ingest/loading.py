@@ -45,6 +45,8 @@ SECTIONS: dict[str, dict[str, Any]] = {
 }
 """The options of each section, with their types."""
 
+_LISTS = ("topics.allow", "compat.webhook_origins", "cors.allow_origins", "cors.expose_fields")
+
 _ROUTE_OPTIONS = {field.name: field.type for field in msgspec.structs.fields(Route)}
 
 # Kubernetes puts these into every pod beside a Service whose name begins with "ingest".
@@ -188,8 +190,8 @@ class _Options:
         """Set `option`, which the source calls `name`."""
         section, _, key = option.partition(".")
         type_ = SECTIONS[section][key]
-        if not strict and isinstance(value, str) and option == "topics.allow":
-            value = [topic.strip() for topic in value.split(",") if topic.strip()]
+        if not strict and isinstance(value, str) and option in _LISTS:
+            value = [item.strip() for item in value.split(",") if item.strip()]
         self.sections[section][key] = convert(name, value, type_, strict=strict)
 
     def add_kafka(self, settings: Iterable[tuple[str, str, Any]]) -> None:

@@ -92,3 +92,18 @@ def check_topic(name: str, topic: str) -> None:
         )
     if topic.startswith("__"):
         raise ConfigError(f'{name} = "{topic}": topics that begin with "__" are internal to Kafka')
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Options that belong together; each value is converted to its type."""
+
+    def _called(self, option: str) -> str:
+        return f"{type(self).__name__.lower()}.{option}"
+
+    def __post_init__(self) -> None:
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            converted = convert(self._called(field.name), value, field.type)
+            if isinstance(converted, list):
+                converted = tuple(converted)
+            msgspec.structs.force_setattr(self, field.name, converted)

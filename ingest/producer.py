@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import trio
 
@@ -266,6 +266,25 @@ _NO_COUNTS = TopicCounts()
 _NO_REPORT = DeliveryUnknown("no report came; the record may have been written")
 
 
+class Topic(NamedTuple):
+    """What is known of a topic."""
+
+    leaders: tuple[int, ...]
+    """The broker that leads each partition, by number; -1 where none does."""
+    replicas: int
+    """Of its first partition."""
+
+
+class Cluster(NamedTuple):
+    """What is known of a cluster."""
+
+    id: str
+    topics: Mapping[str, Topic]
+    """All of them, internal ones too."""
+    record_bytes: Mapping[str, int]
+    """The most bytes of a record, for topics that are in use."""
+
+
 class Producer(Protocol):
     """Takes records and reports on each of them.
 
@@ -282,6 +301,12 @@ class Producer(Protocol):
     @property
     def trouble(self) -> str | None:
         """Why records cannot be expected to be delivered now, in words for an operator; None if they can."""
+
+    def cluster(self, *, doubted: bool = False) -> Cluster | None:
+        """What is known of the cluster, without asking it; None where nothing is yet.
+
+        `doubted` says that this may be out of date, so that it is asked soon.
+        """
 
     async def require_topic(self, name: str) -> int:
         """The most bytes a record for this topic may have (value, key and headers).

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from ingest.config import KEY_FIELD_BYTES, MOST_KEY_NAMES, Route
-from ingest.errors import BadRequest, MethodNotAllowed, NotFound
+from ingest.errors import BadRequest, MethodNotAllowed, NotFound, UnknownPartition
 
-_ALLOW = "POST, DELETE"
 # RFC 3986, 3.1 and 3.2: a scheme and an authority, at the beginning and nowhere else.
 _SCHEME_AND_AUTHORITY = re.compile(r"[A-Za-z][0-9A-Za-z+.\-]*+://[^/?]*+")
 _PARAMETERS = frozenset({"key", "key_field", "offsets", "validate"})
@@ -31,18 +30,25 @@ class Match(NamedTuple):
     """`?offsets=true`: stream each line's result."""
     validate: bool
     """Not `?validate=false`: each line is to be JSON."""
+    partition: int | None = None
+    """Out of the path."""
+    cluster: str | None = None
+    """The same."""
+    query: str = ""
+    """All of the query, as it came."""
 
 
 class Router:
     """The routes of a service."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], can_be_read: Callable[[str], bool] = lambda _: False) -> None:
+        """`can_be_read` says whether a path is for GET and HEAD too, which are not served from here."""
+        self._can_be_read = can_be_read
         self._fixed: dict[str, Route] = {}
-        self._patterns: list[tuple[str, str, Route]] = []
+        self._patterns: list[tuple[re.Pattern[str], Route]] = []
         for route in routes:
-            before, placeholder, after = route.path.partition("{topic}")
-            if placeholder:
-                self._patterns.append((before, after, route))
+            if "{" in route.path:
+                self._patterns.append((path_pattern(route.path), route))
             else:
                 self._fixed[route.path] = route
 
@@ -53,13 +59,16 @@ class Router:
         `NotFound`, `MethodNotAllowed`, or `BadRequest` for a query that cannot be meant.
         """
         path, _, query = origin_form(target).partition("?")
-        route, topic = self._find(path)
+        route, parts = self._find(path)
+        if route.format is not None and method != "POST":
+            raise MethodNotAllowed(f"{method} is not served here; POST writes records", self.allow(path))
         if method not in ("POST", "DELETE"):
             raise MethodNotAllowed(
-                f"{method} is not served here; POST writes a record, DELETE a tombstone", _ALLOW
+                f"{method} is not served here; POST writes a record, DELETE a tombstone", self.allow(path)
             )
-        # A webhook's sender may add a query of its own to a fixed path; elsewhere it is a typo.
-        arguments = _parse_query(query, strict=route.topic is None)
+        # A webhook's sender may add a query of its own to a fixed path, and the clients of a format may too;
+        # elsewhere it is a typo.
+        arguments = _parse_query(query, strict=route.topic is None and route.format is None)
         key = arguments.get("key")
         key_field = None
         if "key_field" in arguments:
@@ -85,20 +94,71 @@ class Router:
         validate = _flag(arguments, "validate", default=True)
         if not validate and key_field is not None:
             raise BadRequest("validate=false leaves lines unread, so key_field cannot be found in them")
-        return Match(route, topic, key, key_field, tombstone, offsets, validate)
+        partition = parts.get("partition")
+        return Match(
+            route,
+            # What is no topic's name is refused later, by the rule for names.
+            route.topic or path_segment(parts["topic"]),
+            key,
+            key_field,
+            tombstone,
+            offsets,
+            validate,
+            None if partition is None else _partition(partition),
+            path_segment(parts["cluster"]) if "cluster" in parts else None,
+            query,
+        )
 
-    def _find(self, path: str) -> tuple[Route, str]:
+    def route(self, path: str) -> Route | None:
+        """Whose path it is; None where nothing can be written there."""
+        found = self._look_for(path)
+        return None if found is None else found[0]
+
+    def allow(self, path: str) -> str:
+        """The methods that a path is for, as the Allow field lists them."""
+        route = self.route(path)
+        methods = [] if route is None else ["POST"] if route.format is not None else ["POST", "DELETE"]
+        if self._can_be_read(path):
+            methods += ["GET", "HEAD"]
+        return ", ".join([*methods, "OPTIONS"])
+
+    def _look_for(self, path: str) -> tuple[Route, dict[str, str]] | None:
         route = self._fixed.get(path)
-        if route is not None and route.topic is not None:
-            return route, route.topic
-        for before, after, route in self._patterns:
-            if path.startswith(before) and path.endswith(after) and len(path) > len(before) + len(after):
-                segment = path[len(before) : len(path) - len(after)]
-                if "/" not in segment:
-                    # What is no topic's name is refused later, by the rule for names.
-                    return route, unquote_to_bytes(segment).decode("ascii", "replace")
+        if route is not None:
+            return route, {}
+        for pattern, route in self._patterns:
+            if match := pattern.fullmatch(path):
+                return route, match.groupdict()
+        return None
+
+    def _find(self, path: str) -> tuple[Route, dict[str, str]]:
+        found = self._look_for(path)
+        if found is not None:
+            return found
+        if self._can_be_read(path):
+            raise MethodNotAllowed("nothing can be written here; GET shows what is there", self.allow(path))
         shown = path if len(path) <= 100 else path[:100] + "…"
         raise NotFound(f"nothing is served at {shown}")
+
+
+def path_pattern(path: str) -> re.Pattern[str]:
+    """What matches a route's path; each placeholder is a group of its name."""
+    literals = re.split(r"\{(\w+)\}", path)
+    names = literals[1::2]
+    literals[::2] = map(re.escape, literals[::2])
+    literals[1::2] = [f"(?P<{name}>[^/]+)" for name in names]
+    return re.compile("".join(literals))
+
+
+def path_segment(text: str) -> str:
+    """What stands in the place of a placeholder."""
+    return unquote_to_bytes(text).decode("ascii", "replace")
+
+
+def _partition(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < 1 << 31):
+        raise UnknownPartition(f"there is no partition {text[:60]!a}; its number is meant")
+    return int(text)
 
 
 def origin_form(target: bytes) -> str:

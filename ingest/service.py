@@ -16,6 +16,7 @@ import trio
 from ingest.budget import Budget
 from ingest.config import Config
 from ingest.faultlog import FaultLog
+from ingest.formats.seam import Format
 from ingest.http.arrivals import open_arrivals
 from ingest.http.connection import Connection
 from ingest.http.engines import engine
@@ -141,6 +142,7 @@ async def serve(
     config: Config,
     *,
     producer: Producer | None = None,
+    formats: Sequence[Format] = (),
     shared: Shared | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -148,7 +150,7 @@ async def serve(
 
     To be run with `await nursery.start(serve, config)`, which gives the `Server` once it listens.  Kafka
     need not be up.  A `producer` that is given stays its owner's: it is neither drained nor closed here.
-    `shared` is for `ingest.workers`.
+    `formats` are asked before those that are built in; see `Format`.  `shared` is for `ingest.workers`.
 
     Error handling: raises `ConfigError` for what cannot be opened.  No request can end it.
 
@@ -187,7 +189,7 @@ async def serve(
                 metrics, readiness = Metrics(), Readiness()
                 faults = FaultLog(log)
                 turn = Turn()
-                intake = Intake(config, taker, budget, metrics, faults, turn)
+                intake = Intake(config, taker, budget, metrics, faults, turn, formats)
                 make_protocol = engine(config.http.engine)
                 # A producer of somebody else's does not know of parking.
                 arrivals = None if own_kafka is None else open_arrivals(turn)

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
 
-import msgspec
 import trio
 
-from ingest.answers import error_body, with_request_id
+from ingest.answers import finished
 from ingest.budget import Budget
-from ingest.errors import BadRequest, IngestError, Overloaded, TooLarge
-from ingest.formats.ndjson import LineDecoder, Lines
-from ingest.http.exchange import RECEIVE_BYTES, Exchange
+from ingest.config import Timeouts
+from ingest.errors import IngestError, Overloaded, UploadTooSlow
+from ingest.formats.seam import Batch, Intent, StreamReader
+from ingest.http.exchange import RECEIVE_BYTES
 from ingest.http.messages import Response
-from ingest.intent import Intent
+from ingest.inflating import AnyExchange
 from ingest.producer import Delivery, Producer
-from ingest.records import RECORD_OVERHEAD_BYTES, Alike, DeliveryReport, Receipt
+from ingest.records import RECORD_OVERHEAD_BYTES, DeliveryReport
 from ingest.tally import Tally
-from ingest.turn import LINE_COST, PLAIN_LINE_COST, Turn
+from ingest.turn import Turn
 
 BATCHES_IN_FLIGHT = 16
 """How many batches of all streams together may be without reports; beyond it each stream may have one.
@@ -31,8 +30,6 @@ BATCHES_IN_FLIGHT = 16
 What a batch costs while it is on its way or waits for a client to read is many times its content, and
 the records of everybody else queue behind it.
 """
-COMMON_BYTES = 4_096
-"""The most bytes of key and headers that every line gets: a short line must not become a long record."""
 RESULTS_BYTES = 131_072
 """What a stream with `offsets=true` is charged for the results of one batch that its client has not read."""
 FAST_BYTES = 4 * RECEIVE_BYTES
@@ -41,7 +38,15 @@ FAST_SHARE, FAST_BUDGET_BYTES = 8, 128 * FAST_BYTES
 """… while no more than one of so many parts of the budget is held, and the budget is not small."""
 RESULT_COST = 2_000
 """What writing its result takes, the same way."""
-_encode = msgspec.json.Encoder().encode
+
+
+def batch_cost_bytes(limit_bytes: int, record_bytes: int) -> int:
+    """What one batch of a stream may cost of a budget of `limit_bytes`.
+
+    Of the half of the budget that windows leave; the content of a batch is one read at the most, a line that
+    had begun before it, and keys out of both.
+    """
+    return limit_bytes // 2 - record_bytes - 2 * RECEIVE_BYTES
 
 
 class Streams:
@@ -60,47 +65,35 @@ class Stream:
     def __init__(
         self,
         streams: Streams,
-        exchange: Exchange,
+        exchange: AnyExchange,
         intent: Intent,
-        record_bytes: int,
+        reader: StreamReader,
         producer: Producer,
         budget: Budget,
-        answer_seconds: float,
+        timeouts: Timeouts,
         request_id: bytes,
     ) -> None:
-        if intent.like.size() > COMMON_BYTES:
-            raise TooLarge(
-                f"key and headers, which every line gets, have {intent.like.size()} bytes; "
-                f"{COMMON_BYTES} is the most for NDJSON"
-            )
-        if intent.queued and intent.match.offsets:
-            raise BadRequest("offsets=true asks for what is not known yet when the answer is 202")
         self._streams = streams
         self._exchange = exchange
         self._intent = intent
+        self._reader = reader
+        self._each = reader.each
         self._producer = producer
         self._budget = budget
-        self._answer_seconds = answer_seconds
-        self._patience = answer_seconds  # what the wait for room has left of it
-        self._due = trio.current_time() + answer_seconds  # the answer to what was received last
+        self._timeouts = timeouts
+        self._ends = trio.current_time() + timeouts.stream_seconds
+        self._answer_seconds = timeouts.answer_seconds
+        self._patience = timeouts.answer_seconds  # what the wait for room has left of it
+        self._due = trio.current_time() + timeouts.answer_seconds  # the answer to what was received last
         self._request_id = request_id
-        self._decoder = LineDecoder(
-            intent.like,
-            record_bytes=record_bytes,
-            key_field=intent.key_path,
-            validate=intent.match.validate,
-            # Of the half of the budget that windows leave; the content of a batch is one read at the most, a
-            # line that had begun before it, and keys out of both.
-            batch_bytes=budget.limit_bytes // 2 - record_bytes - 2 * RECEIVE_BYTES,
-        )
-        self._in_flight: deque[tuple[Delivery | None, Lines]] = deque()
+        self._in_flight: deque[tuple[Delivery | None, Batch]] = deque()
         self._batches = 0  # our part of streams.batches
         self._tally = Tally()
         self._started = False
 
     @property
     def accepted(self) -> int:
-        """Lines that were taken so far."""
+        """Records that were taken so far."""
         return self._tally.accepted
 
     async def run(self) -> Response | None:
@@ -109,7 +102,7 @@ class Stream:
         most = RECEIVE_BYTES if length is None or not self._is_roomy() else FAST_BYTES
         window = most if length is None else min(length, most)
         beside = RECORD_OVERHEAD_BYTES + self._exchange.head_cost
-        if self._intent.match.offsets:
+        if self._each:
             # From the beginning: a client that does not read while its lines are written could only be let
             # go without their results.  A line has at least two bytes, and so a result for each of them.
             beside += RESULTS_BYTES if length is None else min(128 * (length + 2), RESULTS_BYTES)
@@ -122,15 +115,17 @@ class Stream:
         try:
             try:
                 while data := await self._receive(most):
-                    await self._take_all(self._decoder.feed(data), len(data))
-                    while self._intent.match.offsets and self._in_flight:
+                    if self._each and self._reader.begins(data):
+                        await self._start()
+                    await self._take_all(self._reader.feed(data), len(data))
+                    while self._each and self._in_flight:
                         await self._settle_oldest()  # the client may wait for these before it sends more
-                    if beside + self._decoder.held_bytes > hold.size:
-                        hold.grow(beside + self._decoder.held_bytes - hold.size)
+                    if beside + self._reader.held_bytes > hold.size:
+                        hold.grow(beside + self._reader.held_bytes - hold.size)
                     if length is None and len(data) == most < FAST_BYTES and self._is_roomy():
                         hold.grow(FAST_BYTES - most)
                         most = FAST_BYTES
-                await self._take_all(iter(self._decoder.end()), self._decoder.held_bytes)
+                await self._take_all(iter(self._reader.end()), self._reader.held_bytes)
             except IngestError as cause:
                 # The rest cannot be read; what was accepted keeps its own outcome.  Without its traceback,
                 # which would hold this frame, which holds the error.
@@ -151,116 +146,127 @@ class Stream:
         """Whether a fast stream can have a larger window, which makes its work less by a tenth."""
         limit, length = self._budget.limit_bytes, self._exchange.request.content_length
         return (
-            not self._intent.match.offsets
+            not self._each
             and (length is None or length > RECEIVE_BYTES)
             and limit >= FAST_BUDGET_BYTES
             and FAST_SHARE * (self._budget.held_bytes + FAST_BYTES) <= limit
         )
 
     async def _receive(self, most: int) -> bytes:
-        data = await self._exchange.receive(most)
+        if self._reader.idles:
+            data = await self._receive_in_time(most)
+        else:
+            data = await self._exchange.receive(most)
         self._due = max(self._due, self._exchange.received_at + self._patience)
         return data
 
-    async def _take_all(self, batches: Iterator[Lines], size: int) -> None:
+    async def _receive_in_time(self, most: int) -> bytes:
+        """The same where the client may pause between records, but not for ever."""
+        left = self._ends - trio.current_time()
+        idles = not self._reader.held_bytes
+        if idles:
+            self._exchange.let_idle(min(left, self._timeouts.stream_idle_seconds))
+        try:
+            if left > 0:
+                return await self._exchange.receive(most)
+        except UploadTooSlow as error:
+            if not idles:
+                raise
+            if left > self._timeouts.stream_idle_seconds:
+                seconds = self._timeouts.stream_idle_seconds
+                raise UploadTooSlow(
+                    f"no record came for {seconds:g} seconds, which is timeouts.stream_idle_seconds"
+                ) from error
+        raise UploadTooSlow(
+            f"the stream was open for {self._timeouts.stream_seconds:g} seconds, which is "
+            "timeouts.stream_seconds; go on in another one"
+        )
+
+    async def _take_all(self, batches: Iterator[Batch], size: int) -> None:
         """Submit the batches of content of `size` bytes."""
         while True:
             while self._in_flight and self._streams.batches >= BATCHES_IN_FLIGHT:
                 await self._settle_oldest()
             await self._streams.turn.take(size)
-            lines = next(batches, None)
-            if lines is None:
+            batch = next(batches, None)
+            if batch is None:
                 return
             # How many there are is known only now.
-            line_cost = PLAIN_LINE_COST if self._decoder.plain else LINE_COST
-            self._streams.turn.spend(line_cost * (len(lines.numbers) + len(lines.failures)))
-            await self._take(lines)
+            count = len(batch.numbers) + len(batch.failures)
+            self._streams.turn.spend(self._reader.record_cost * count)
+            await self._take(batch)
             size = 0
 
-    async def _take(self, lines: Lines) -> None:
+    async def _take(self, batch: Batch) -> None:
         delivery = None
-        if lines.records:
+        if batch.records:
             try:
-                delivery = await self._submit(lines)
+                delivery = await self._submit(batch)
             except IngestError as error:
-                failures = [*lines.failures, *((number, error) for number in lines.numbers)]
-                refused = Lines(Alike(self._intent.like, [], longest=0), [], failures)
-                self._enter(None, refused)
+                failures = [*batch.failures, *((number, error) for number in batch.numbers)]
+                self._enter(None, Batch((), (), failures))
                 raise
-        self._enter(delivery, lines)
+        self._enter(delivery, batch)
         if delivery is None and len(self._in_flight) == 1:
             await self._settle_oldest()
 
-    def _enter(self, delivery: Delivery | None, lines: Lines) -> None:
-        self._in_flight.append((delivery, lines))
+    def _enter(self, delivery: Delivery | None, batch: Batch) -> None:
+        self._in_flight.append((delivery, batch))
         self._batches += 1
         self._streams.batches += 1
 
-    async def _submit(self, lines: Lines) -> Delivery:
+    async def _submit(self, batch: Batch) -> Delivery:
         # The lines are here already, so they wait for room even where a new request is refused: nothing
         # more is read meanwhile, which is what the client sees.
         left = self._due - trio.current_time()
         if left <= 0:
             raise Overloaded(f"Kafka did not take the lines within {self._answer_seconds:g} seconds")
-        hold = await self._budget.acquire(lines.cost, left)
-        delivery = await self._producer.submit(lines.records, hold=hold, deadline=self._due)
-        delivery.counted = not self._intent.match.offsets
+        hold = await self._budget.acquire(batch.cost, left)
+        delivery = await self._producer.submit(batch.records, hold=hold, deadline=self._due)
+        delivery.counted = not self._each
         if self._intent.queued:
             delivery.promise_no_more()
         return delivery
 
     async def _settle_oldest(self) -> None:
-        delivery, lines = self._in_flight[0]
+        delivery, batch = self._in_flight[0]
         reports: list[DeliveryReport] = []
         if delivery is not None and not self._intent.queued:
             reports = await delivery.wait()
         self._in_flight.popleft()
-        if self._intent.match.offsets:
-            await self._streams.turn.take(RESULT_COST * len(lines.numbers))
-            results = [self._settle(lines, reports)]
+        if self._each:
+            await self._streams.turn.take(RESULT_COST * len(batch.numbers))
+            results = [self._settle(batch, reports)]
             # While the client does not read, the results' bytes are kept and not what they were made of, and
             # once: with their framing, in the connection.
-            del delivery, lines, reports
+            del delivery, batch, reports
             await self._start()
             began = trio.current_time()
             await self._exchange.send(results.pop())
             self._due += trio.current_time() - began  # the client's time, not Kafka's
         else:
-            self._settle(lines, reports)
+            self._settle(batch, reports)
         self._batches -= 1
         self._streams.batches -= 1
 
-    def _settle(self, lines: Lines, reports: list[DeliveryReport]) -> bytes:
-        """Count what became of a batch; its lines' results where they are asked for."""
+    def _settle(self, batch: Batch, reports: list[DeliveryReport]) -> bytes:
+        """Count what became of a batch; its records' results where they are asked for."""
         if self._intent.queued:
-            self._tally.count_queued(lines.numbers, lines.failures)
+            self._tally.count_queued(batch.numbers, batch.failures)
             return b""
-        failures = self._tally.count(lines.numbers, reports, lines.failures)
-        return self._results(lines, reports, failures) if self._intent.match.offsets else b""
-
-    def _results(
-        self, lines: Lines, reports: list[DeliveryReport], failures: list[tuple[int, IngestError]]
-    ) -> bytes:
-        results: list[tuple[int, dict[str, Any]]] = [
-            (number, error_body(error)) for number, error in failures
-        ]
-        for number, report in zip(lines.numbers, reports, strict=False):
-            if isinstance(report, Receipt):
-                results.append((number, {"partition": report.partition, "offset": report.offset}))
-        results.sort(key=lambda result: result[0])
-        return b"".join(_encode({"line": number} | body) + b"\n" for number, body in results)
+        self._tally.count(batch.numbers, reports, batch.failures)
+        return self._reader.results(batch, reports) if self._each else b""
 
     async def _start(self) -> None:
         if not self._started:
             self._started = True
-            response = Response(200, ((b"content-type", b"application/x-ndjson"),), content=None)
-            await self._exchange.start(with_request_id(response, self._request_id))
+            await self._exchange.start(finished(self._reader.head, self._request_id, self._intent.fields))
 
     async def _answer(self, error: IngestError | None) -> Response | None:
-        if self._intent.match.offsets and (self._started or error is None):
+        if self._each and (self._started or error is None):
             await self._start()
             if error is not None:
-                await self._exchange.send(_encode(error_body(error)) + b"\n")
+                await self._exchange.send(self._reader.last(error))
             await self._exchange.end()
             return None
-        return self._tally.response(error, queued=self._intent.queued, minimal=self._intent.minimal)
+        return self._reader.answer(self._tally, error)

@@ -1,4 +1,4 @@
-"""What became of the lines of one request, and the answer that says it."""
+"""What became of the records of one request, counted, and the answer that says it."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ LISTED_FAILURES = 100
 
 
 Failure: TypeAlias = tuple[int, IngestError]
-"""The number of a line, from 1, and why it is not in Kafka, or not known to be."""
+"""The number of a record in its request, from 1, and why it is not in Kafka, or not known to be."""
 
 
 class Tally:
-    """Counts the lines of one request."""
+    """Counts the records of one request, and names the first that failed."""
 
     __slots__ = ("_failed", "_first", "_listed", "accepted")
 
     def __init__(self) -> None:
         self.accepted = 0
-        """Lines that were taken so far."""
+        """Records that were taken so far."""
         self._failed = 0
         self._listed: list[Failure] = []
         self._first: IngestError | None = None  # the failure that speaks for all, if all fail
@@ -34,7 +34,7 @@ class Tally:
     def count(
         self, numbers: Sequence[int], reports: Sequence[DeliveryReport], failures: Sequence[Failure] = ()
     ) -> list[Failure]:
-        """Count what became of lines: those of `numbers`, and `failures`, which became no records.
+        """Count what became of records: those of `numbers`, and `failures`, which did not become any.
 
         Returns all that failed, in order.
         """
@@ -52,7 +52,7 @@ class Tally:
         return failures
 
     def count_queued(self, numbers: Sequence[int], failures: Sequence[Failure] = ()) -> None:
-        """The same for lines that are answered before anything has become of them."""
+        """The same for records that are answered before anything has become of them."""
         self.accepted += len(numbers)
         self._note(failures)
 
@@ -67,11 +67,16 @@ class Tally:
             if len(self._listed) < LISTED_FAILURES:
                 self._listed.append((number, error))
 
-    def response(self, error: IngestError | None = None, *, queued: bool, minimal: bool) -> Response:
-        """The answer; `error` says why the rest of the content was not read."""
+    def response(
+        self, error: IngestError | None = None, *, queued: bool, minimal: bool, called: str = "line"
+    ) -> Response:
+        """The answer; `error` says why the rest of the content was not read.
+
+        `called` is what a record is to the client, whose number is given by that name.
+        """
         body: dict[str, Any] = {"accepted": self.accepted, "failed": self._failed}
         if self._listed:
-            body["results"] = [{"line": number} | error_body(failure) for number, failure in self._listed]
+            body["results"] = [{called: number} | error_body(failure) for number, failure in self._listed]
         if error is None and self._failed and not self.accepted:
             error = self._first
         if error is not None:
@@ -80,7 +85,7 @@ class Tally:
                 # The error's own words are about the rest.
                 if error.status == 503:
                     error = DeliveryUnknown(
-                        f"the lines counted here were taken, the rest was not: {error.message}"
+                        f"the {called}s counted here were taken, the rest was not: {error.message}"
                     )
                 body["outcome"] = Outcome.UNKNOWN.value
             if self.accepted:

@@ -11,7 +11,7 @@ from ingest import producer as seam
 from ingest.budget import Hold
 from ingest.errors import DeliveryUnknown, IngestError, Overloaded, UnknownTopic
 from ingest.kafka.topics import check_name
-from ingest.producer import Delivery, Ledger
+from ingest.producer import Cluster, Delivery, Ledger, Topic
 from ingest.records import DeliveryReport, Receipt, Record
 
 
@@ -36,6 +36,13 @@ class MemoryProducer:
     def full(self) -> bool:
         """Never: memory has room."""
         return False
+
+    def cluster(self, *, doubted: bool = False) -> Cluster | None:
+        """See `ingest.producer.Producer.cluster`: the topics that are named, or else were written."""
+        names = {record.topic for record in self.records} if self._topics is None else self._topics
+        return Cluster(
+            "memory", dict.fromkeys(names, Topic((0,), 1)), dict.fromkeys(names, self._record_bytes)
+        )
 
     async def require_topic(self, name: str) -> int:
         """See `ingest.producer.Producer.require_topic`."""

@@ -16,6 +16,9 @@ READS_AT_ONCE = 32
 """How many reads of content are done in one pass of the loop: hundreds of uploads make a pass long, and what
 others ask takes several passes."""
 
+THREADS = 2
+"""How many of those that compute in a thread do so at once."""
+
 
 class Turn:
     """One for all that computes for as long as it takes to read a batch of lines or a large record.
@@ -26,6 +29,8 @@ class Turn:
     def __init__(self) -> None:
         self.reading = trio.Semaphore(READS_AT_ONCE)
         """To read content that has come: whoever waits for it gets it in the next pass of the loop."""
+        self.aside = trio.CapacityLimiter(THREADS)
+        """To compute in a thread, without the interpreter's lock."""
         self._line = trio.Lock()
         self.left = TURN_BYTES
         """What can be done before others are to have their turn; it is theirs at 0, and below."""

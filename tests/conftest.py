@@ -1,6 +1,6 @@
 """The real Kafka, for the folders whose tests need one, and what a session says at its end.
 
-Folders give their tests a marker, so that a session picks them: `broker` and `promises`.
+Folders give their tests a marker, so that a session picks them: `broker`, `promises` and `clients`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.commands import SECONDS, Running
 from tests.promises.record import Record, add_record
 
 FOLDER = Path(__file__).parent
-MARKED_FOLDERS = ("broker", "promises")
+MARKED_FOLDERS = ("broker", "promises", "clients")
 REPORT = pytest.StashKey[list[str]]()
 RECORDS = pytest.StashKey[list[Record]]()
 

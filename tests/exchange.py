@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -13,6 +13,7 @@ import trio.testing
 from ingest.budget import Budget
 from ingest.config import Config
 from ingest.faultlog import FaultLog
+from ingest.formats.seam import Format
 from ingest.http.connection import Connection
 from ingest.http.http1_protocol import HTTP1Protocol
 from ingest.http.listeners import Listeners
@@ -35,11 +36,18 @@ Pair = tuple[ByteStream, ByteStream]
 class Exchanges:
     """An intake and connections to it, each in its task and under the sweep."""
 
-    def __init__(self, config: Config, producer: Producer, budget: Budget, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        config: Config,
+        producer: Producer,
+        budget: Budget,
+        nursery: trio.Nursery,
+        formats: Sequence[Format] = (),
+    ) -> None:
         self.budget = budget
         self.connections: list[Connection] = []
         self._intake = Intake(
-            config, producer, budget, Metrics(), FaultLog(logging.getLogger("ingest.tests")), Turn()
+            config, producer, budget, Metrics(), FaultLog(logging.getLogger("ingest.tests")), Turn(), formats
         )
         self._timeouts = config.timeouts
         self._nursery = nursery
@@ -86,13 +94,14 @@ async def open_exchanges(
     config: Config = Config(),  # noqa: B008  # frozen
     *,
     budget: Budget | None = None,
+    formats: Sequence[Format] = (),
 ) -> AsyncIterator[Exchanges]:
     """An intake on `producer`.  At the end it is cancelled, and then nothing may be held any more."""
     budget = budget or Budget(config.limits.held_bytes)
     begun = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.cancel_scope.deadline = begun + HANGS
-        yield Exchanges(config, producer, budget, nursery)
+        yield Exchanges(config, producer, budget, nursery, formats)
         nursery.cancel_scope.cancel()
     assert trio.current_time() < begun + HANGS, "the test hung"
     if isinstance(producer, StallingProducer):

@@ -20,11 +20,12 @@ ROWS = [
     ["workers"],
     ["service", "control"],
     ["intake", "management.*"],
-    ["streaming", "http.listeners", "access", "direct"],
-    ["tally"],
-    ["answers", "intent", "http.connection", "http.engines", "kafka.*", "formats.*"],
-    ["http.at_once"],
-    ["http.exchange"],
+    ["openapi"],
+    ["streaming", "whole", "lookups", "http.listeners", "access", "direct", "intent"],
+    ["inflating"],
+    ["http.connection", "http.engines", "kafka.*", "formats.*"],
+    ["tally", "http.at_once"],
+    ["answers", "http.exchange"],
     [
         "http.*_protocol",
         "http.streams",
@@ -36,27 +37,31 @@ ROWS = [
         "process",
         "systemd",
     ],
-    ["http.framing", "http.writing", "budget", "metrics", "turn"],
+    ["http.framing", "http.writing", "http.codings", "budget", "metrics", "turn"],
     ["http.protocol", "http.heads", "parking"],
     ["config"],
+    ["cors"],
     ["http.messages", "records"],
     ["settings"],
     ["options"],
-    ["errors", "faultlog"],
+    ["errors", "faultlog", "version"],
 ]
 
 # What only these may import; for trio, what must not.
 ALONE = {
+    "backports": ["http.codings"],
+    "compression": ["http.codings"],
     "h11": ["http.h11_protocol"],
+    "zlib": ["http.codings"],
     "confluent_kafka": ["kafka.*"],
     "prometheus_client": ["management.exposition", "management.sums"],
     "structlog": ["logs"],
     "typer": ["cli"],
 }
 WITHOUT_TRIO = [
-    "errors", "options", "settings", "records", "config", "loading", "routing", "metrics", "intent",
+    "errors", "options", "settings", "cors", "records", "config", "loading", "routing", "metrics", "intent",
     "answers", "formats.*", "http.messages", "http.protocol", "http.heads", "http.framing", "http.writing",
-    "http.*_protocol",
+    "http.codings", "http.*_protocol",
 ]  # fmt: skip
 
 

@@ -47,6 +47,19 @@ def test_the_native_route_comes_last_and_can_be_configured_or_left_out() -> None
     assert Config(routes=[own]).all_routes == (own,)
 
 
+def test_the_paths_of_the_rest_proxy_are_there_with_the_native_one_unless_configured() -> None:
+    assert Config().serves_rest_proxy
+    assert not Config(http=HTTP(native=False)).serves_rest_proxy
+    assert Config(http=HTTP(native=False, rest_proxy=True)).serves_rest_proxy
+    assert not Config(http=HTTP(rest_proxy=False)).serves_rest_proxy
+
+
+def test_content_of_many_records_has_a_limit_that_fits_the_budget() -> None:
+    assert Limits().most_batch_bytes == 16 << 20
+    assert Limits(held_bytes=8_000_000).most_batch_bytes == 1_000_000
+    assert Limits(batch_bytes=5).most_batch_bytes == 5
+
+
 WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: HTTP(port="80"), 'http.port = "80": must be a whole number from 0 to 65535'),  # type: ignore[arg-type]
     (lambda: HTTP(port=True), "http.port = true: must be a whole number"),
@@ -75,6 +88,21 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Route("/a-{topic}"), "a whole segment"),
     (lambda: Route("/{topic}/{topic}"), "a whole segment, once"),
     (lambda: Route("/{name}"), 'the one placeholder is "{topic}"'),
+    (lambda: Route("/{partition}"), "a topic is required"),
+    (lambda: Route("/{topic}/{partition}/{partition}"), "a whole segment, once"),
+    (lambda: Route("/a", "b", v2_dialect="x"), 'v2_dialect = "x": must be "confluent" or'),  # type: ignore[arg-type]
+    (
+        lambda: Config(limits=Limits(held_bytes=10_000_000, batch_bytes=5_000_000)),
+        r"at least 2 \* limits.batch_bytes \+ 262144 = 10262144",
+    ),
+    (
+        lambda: Config(
+            http=HTTP(native=False, rest_proxy=True),
+            routes=[Route("/a", "a", promise="queued")],
+            kafka={"acks": 1},
+        ),
+        'acks = 1: must be "all" while route "/topics/{topic}" promises',
+    ),
     (lambda: Route("/a", "__offsets"), "internal to Kafka"),
     (lambda: Route("/a", "x" * 250), "1 to 249"),
     (lambda: Route("/a", ".."), 'neither "." nor ".."'),

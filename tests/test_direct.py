@@ -29,6 +29,7 @@ ASYNC = "Prefer: respond-async"
 MINIMAL = "Prefer: return=minimal"
 NAMED = "X-Request-Id: mine"
 LINES = "Content-Type: application/x-ndjson"
+PAGE = "https://page.example.org"
 
 taken: list[bool] = []
 """Of each request that the short way was asked for, whether it was taken."""
@@ -82,6 +83,7 @@ async def open_place(
         routes=[ingest.Route("/", topic="events")],
         limits=limits,
         timeouts=ingest.Timeouts(answer_seconds=answer_seconds),
+        cors=ingest.CORS(allow_origins=[PAGE]),
         log=ingest.Log(access=access),
         kafka={
             "bootstrap.servers": kafka.address,
@@ -108,6 +110,10 @@ USUAL = {
     "minimal": request("POST /", MINIMAL, content=b"x"),
     "queued and minimal": request("POST /", "Prefer: respond-async, return=minimal", content=b"x"),
     "named by its client": request("POST /", NAMED, content=b"x"),
+    "from a page": request("POST /", f"Origin: {PAGE}", content=b"x"),
+    "a line from a page": request("POST /", f"Origin: {PAGE}", LINES, content=b"1\n"),
+    "a line from a page, queued": request("POST /", f"Origin: {PAGE}", LINES, ASYNC, content=b"1\n"),
+    "from a page, queued": request("POST /", f"Origin: {PAGE}", ASYNC, content=b"x"),
     "key": request("POST /?key=k", content=b"x"),
     "key out of the content": request("POST /?key_field=id", JSON, content=b'{"id":"k"}'),
     "fields": request(

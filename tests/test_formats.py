@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from ingest.errors import IngestError, InvalidRecord, TooLarge
 from ingest.formats import plain
 from ingest.formats.keys import check_json, key_at
-from ingest.formats.ndjson import BATCH_LINES, LineDecoder, Lines
+from ingest.formats.ndjson import LineDecoder
+from ingest.formats.seam import BATCH_RECORDS, Batch
 from ingest.records import Record
 
 LIKE = Record("t", None, None, (("h", b"v"),), 3, 99)
@@ -32,12 +33,12 @@ def decode(
 ) -> tuple[list[tuple[int, Record]], list[tuple[int, str]]]:
     """Numbered records and numbered failures of content that comes in `pieces`."""
     decoder = LineDecoder(LIKE, record_bytes=limit, key_field=key_field, validate=validate)
-    batches: list[Lines] = []
+    batches: list[Batch] = []
     for piece in pieces:
         batches += decoder.feed(piece)
         assert 0 <= decoder.held_bytes <= limit
     batches += decoder.end()
-    assert all(len(lines.records) + len(lines.failures) <= BATCH_LINES for lines in batches)
+    assert all(len(lines.records) + len(lines.failures) <= BATCH_RECORDS for lines in batches)
     return (
         [pair for lines in batches for pair in zip(lines.numbers, lines.records, strict=True)],
         [
@@ -135,9 +136,9 @@ def test_a_line_without_end_is_not_held() -> None:
 
 def test_many_short_lines_come_in_batches() -> None:
     decoder = LineDecoder(LIKE, record_bytes=LIMIT)
-    batches = list(decoder.feed(b"1\n" * (2 * BATCH_LINES + 1)))
-    assert [len(lines.records) for lines in batches] == [BATCH_LINES, BATCH_LINES, 1]
-    assert [lines.numbers[0] for lines in batches] == [1, BATCH_LINES + 1, 2 * BATCH_LINES + 1]
+    batches = list(decoder.feed(b"1\n" * (2 * BATCH_RECORDS + 1)))
+    assert [len(lines.records) for lines in batches] == [BATCH_RECORDS, BATCH_RECORDS, 1]
+    assert [lines.numbers[0] for lines in batches] == [1, BATCH_RECORDS + 1, 2 * BATCH_RECORDS + 1]
 
 
 def test_where_headers_leave_no_room_every_line_is_too_long() -> None:

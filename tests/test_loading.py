@@ -250,3 +250,10 @@ def test_secrets_are_masked_in_what_is_written(name: str) -> None:
 )
 def test_what_is_no_secret_is_not_masked(name: str) -> None:
     assert f'"{name}" = "seen"' in as_toml(Config(kafka={name: "seen"}))
+
+
+def test_lists_in_the_environment_have_commas() -> None:
+    environ = {"INGEST_TOPICS__ALLOW": "a, b", "INGEST_COMPAT__WEBHOOK_ORIGINS": "x.example,y.example"}
+    config = load(None, environ, {})
+    assert config.topics.allow == ("a", "b")
+    assert config.compat.webhook_origins == ("x.example", "y.example")

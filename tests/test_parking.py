@@ -171,7 +171,7 @@ REQUESTS = [
     request("POST /topics/t/records", "Content-Type: application/x-ndjson", content=b"1\n2\n3\n"),
     request("POST /topics/t/records", "Prefer: respond-async", content=b"z"),
     request("DELETE /topics/t/records?key=k"),
-    request("GET /"),
+    request("PUT /"),
     request("POST /topics/nothing/records", content=b"?"),
 ]
 STATUSES = [200, 200, 200, 200, 200, 202, 200, 405, 404]

@@ -168,7 +168,7 @@ def test_delete_takes_a_key_and_nothing_else(query: str) -> None:
 def test_another_method_is_refused_with_those_that_are_served(method: str) -> None:
     with pytest.raises(MethodNotAllowed) as caught:
         match("/clicks", method)
-    assert caught.value.allow == "POST, DELETE"
+    assert caught.value.allow == "POST, DELETE, OPTIONS"
     with pytest.raises(NotFound):
         match("/nowhere", method)
 

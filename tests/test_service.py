@@ -167,7 +167,7 @@ async def test_shutdown_finishes_what_was_begun_in_every_state(caplog: pytest.Lo
             return await clients.enter_async_context(connect(server))
 
         idle, fresh, in_head, in_content, in_lines, waiting = [await client() for _ in range(6)]
-        assert (await idle.ask(request("GET /"))).status == 405
+        assert (await idle.ask(request("PUT /"))).status == 405
         await in_head.send(POST[:10])
         await in_content.send(POST[:-1])
         await in_lines.send(request("POST /", LINES, CHUNKED) + chunk(b"1\n"))

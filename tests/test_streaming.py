@@ -26,7 +26,7 @@ from ingest.errors import (
     RecordRefused,
     UnknownPartition,
 )
-from ingest.formats.ndjson import BATCH_LINES
+from ingest.formats.seam import BATCH_RECORDS
 from ingest.http.exchange import RECEIVE_BYTES, Exchange
 from ingest.http.framing import CHUNKS_AT_ONCE, MessageReader
 from ingest.producer import Delivery
@@ -227,8 +227,8 @@ async def test_lines_that_were_not_submitted_by_the_deadline_were_not_written(
     async with open_exchanges(StallingProducer()) as exchanges:
         answer = await exchanges.ask(post(*[b"1"] * 30_000, target="/?offsets=true"))
     *lines, last = answer.lines
-    submitted = BATCHES_IN_FLIGHT * BATCH_LINES
-    assert [line["outcome"] for line in lines] == ["unknown"] * submitted + ["not_written"] * BATCH_LINES
+    submitted = BATCHES_IN_FLIGHT * BATCH_RECORDS
+    assert [line["outcome"] for line in lines] == ["unknown"] * submitted + ["not_written"] * BATCH_RECORDS
     assert "line" not in last
     assert last["outcome"] == "not_written"
 
@@ -267,14 +267,14 @@ async def test_client_that_is_slow_to_read_results_has_the_lines_behind_them_wri
     async with open_exchanges(producer) as exchanges:
         client = exchanges.connect(pair=trio.testing.lockstep_stream_pair)
         batches = BATCHES_IN_FLIGHT + 3
-        await client.send(post(*[b"1"] * batches * BATCH_LINES, target="/?offsets=true"))
+        await client.send(post(*[b"1"] * batches * BATCH_RECORDS, target="/?offsets=true"))
         await client.head()
         lines = b""
         for _ in range(batches):
             await trio.sleep(6)
             lines += await client.chunk()
         assert b"error" not in lines
-        assert lines.count(b"\n") == len(producer.records) == batches * BATCH_LINES
+        assert lines.count(b"\n") == len(producer.records) == batches * BATCH_RECORDS
 
 
 @pytest.mark.parametrize(
@@ -647,7 +647,7 @@ async def test_many_streams_have_few_batches_on_their_way_together() -> None:
         for client in clients:
             await client.send(OPEN + chunk(b"1\n" * 20_000))
         await trio.testing.wait_all_tasks_blocked()
-        assert producer.pending <= (16 + 40) * BATCH_LINES
+        assert producer.pending <= (16 + 40) * BATCH_RECORDS
         producer.release()
         for client in clients:
             assert (await client.ask(chunk(b""))).json == {"accepted": 20_000, "failed": 0}
@@ -657,10 +657,10 @@ async def test_of_many_streams_about_one_decodes_in_each_pass_of_the_loop() -> N
     async with open_exchanges(MemoryProducer()) as exchanges:
         clients = [exchanges.connect() for _ in range(20)]
         for client in clients:
-            await client.send(OPEN + chunk(b"x\n" * 10 * BATCH_LINES) + chunk(b""))
+            await client.send(OPEN + chunk(b"x\n" * 10 * BATCH_RECORDS) + chunk(b""))
         async with passes_counted() as passes:
             for client in clients:
-                assert (await client.answer()).json["failed"] == 10 * BATCH_LINES
+                assert (await client.answer()).json["failed"] == 10 * BATCH_RECORDS
     # Until one is read, lines are taken for plain ones; little that is left of a turn is somebody else's.
     assert len(passes) >= 20 * 9 * 0.9
 

@@ -2,26 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
-from ingest.errors import IngestError, TooLarge
+import msgspec
+
+from ingest.answers import error_body
+from ingest.errors import BadRequest, IngestError, TooLarge
+from ingest.formats.fields import read_fields
 from ingest.formats.keys import are_json, check_json, key_at, keys_at
-from ingest.records import Alike, Record
+from ingest.formats.seam import BATCH_RECORDS, Batch, Bounds, Format, Head, Intent, StreamReader
+from ingest.http.messages import Response
+from ingest.records import Alike, DeliveryReport, Receipt, Record
+from ingest.tally import Tally
+from ingest.turn import LINE_COST, PLAIN_LINE_COST
 
-BATCH_LINES = 1_000
-"""The most lines of one batch, which bounds what it costs of the budget at once."""
+NDJSON_TYPES = frozenset({"application/x-ndjson", "application/jsonl", "application/x-jsonlines"})
+
+COMMON_BYTES = 4_096
+"""The most bytes of key and headers that every line gets: a short line must not become a long record."""
+
+_encode = msgspec.json.Encoder().encode
 
 
-class Lines(NamedTuple):
-    """Some lines in order: those that became records, and those that did not."""
+_COUNTED = {"$ref": "#/components/schemas/Counted"}
 
-    records: Alike
-    numbers: Sequence[int]
-    """The line number, from 1, of each record."""
-    failures: list[tuple[int, IngestError]]
-    cost: int = 0
-    """Bytes that the records take of the budget together."""
+
+class NDJSON(Format):
+    """One record a line."""
+
+    name = "ndjson"
+    media_types: ClassVar[Mapping[str, Any]] = {name: {"type": "string"} for name in sorted(NDJSON_TYPES)}
+    answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {
+        200: {"application/json": _COUNTED, "application/x-ndjson": {}},
+        202: {"application/json": _COUNTED},
+        204: {},
+        207: {"application/json": _COUNTED},
+    }
+
+    def claims(self, head: Head) -> bool:
+        """By media type; a tombstone has no lines."""
+        return head.media_type in NDJSON_TYPES and not head.match.tombstone
+
+    def like(self, head: Head) -> Record:
+        """The fields; the type of lines is not the type of a record."""
+        return read_fields(head, content_type=False)
+
+    def open(self, intent: Intent, bounds: Bounds) -> StreamReader:
+        """A reader of lines.  Raises `TooLarge`, and `BadRequest` for what cannot be answered."""
+        if intent.like_bytes > COMMON_BYTES:
+            raise TooLarge(
+                f"key and headers, which every line gets, have {intent.like_bytes} bytes; "
+                f"{COMMON_BYTES} is the most for NDJSON"
+            )
+        if intent.queued and intent.match.offsets:
+            raise BadRequest("offsets=true asks for what is not known yet when the answer is 202")
+        return LineReader(intent, bounds)
 
 
 class LineDecoder:
@@ -51,9 +87,9 @@ class LineDecoder:
         self._key_field = key_field if validate else None  # lines that are not read have none
         self._validate = validate
         self._like_cost = like.cost(shares_headers=True)
-        self._batch_lines = BATCH_LINES
+        self._batch_lines = BATCH_RECORDS
         if batch_bytes is not None:
-            self._batch_lines = max(1, min(BATCH_LINES, batch_bytes // self._like_cost))
+            self._batch_lines = max(1, min(BATCH_RECORDS, batch_bytes // self._like_cost))
         self._line_bytes = record_bytes - like.size()
         self._number = 0
         self.plain = True
@@ -66,8 +102,8 @@ class LineDecoder:
         """Bytes of the line whose end has not come."""
         return min(self._begun_bytes, self._line_bytes + 1)
 
-    def feed(self, data: bytes) -> Iterator[Lines]:
-        """The lines that `data` completes, in batches of at most `BATCH_LINES`.
+    def feed(self, data: bytes) -> Iterator[Batch]:
+        """The lines that `data` completes, in batches of at most `BATCH_RECORDS`.
 
         Each batch is decoded when it is asked for: a read of short lines makes many times its own size.
         """
@@ -80,7 +116,7 @@ class LineDecoder:
             yield self._decode(lines)
         self._keep(data)
 
-    def whole(self, text: bytes) -> Lines | None:
+    def whole(self, text: bytes) -> Batch | None:
         """The lines of content that is here to its end, if they are one batch and none is special.
 
         In place of `feed` and `end`, and as often as there is such content.
@@ -88,7 +124,7 @@ class LineDecoder:
         text = text.removesuffix(b"\n")
         return self._plain(text.split(b"\n", self._batch_lines), text)
 
-    def end(self) -> list[Lines]:
+    def end(self) -> list[Batch]:
         """The last line, if it has no newline."""
         return [self._decode([self._take()])] if self._begun_bytes else []
 
@@ -107,7 +143,7 @@ class LineDecoder:
         self._begun_bytes = 0
         return kept
 
-    def _decode(self, lines: Sequence[bytes | None]) -> Lines:
+    def _decode(self, lines: Sequence[bytes | None]) -> Batch:
         quick = self._decode_plain(lines)
         self.plain = quick is not None
         if quick is not None:
@@ -152,16 +188,16 @@ class LineDecoder:
         self._number += len(lines)
         longest = max(map(len, values), default=0)
         records = Alike(self._like, values, None if self._key_field is None else keys, longest=longest)
-        return Lines(records, numbers, failures, cost + len(values) * self._like_cost)
+        return Batch(records, numbers, failures, cost + len(values) * self._like_cost)
 
-    def _decode_plain(self, lines: Sequence[bytes | None]) -> Lines | None:
+    def _decode_plain(self, lines: Sequence[bytes | None]) -> Batch | None:
         """The same in a fraction of the time, where nothing about any line is special; None otherwise."""
         if None in lines:
             return None
         values: list[bytes] = lines  # type: ignore[assignment]  # there is no None
         return self._plain(values, b"\n".join(values))
 
-    def _plain(self, values: list[bytes], text: bytes) -> Lines | None:
+    def _plain(self, values: list[bytes], text: bytes) -> Batch | None:
         """`_decode_plain` for the lines `values` of `text`."""
         count = len(values)
         longest = max(map(len, values))
@@ -178,10 +214,53 @@ class LineDecoder:
                 return None
             cost += sum(map(len, keys))
         first = self._number + 1
-        return Lines(Alike(self._like, values, keys, longest=longest), range(first, first + count), [], cost)
+        return Batch(Alike(self._like, values, keys, longest=longest), range(first, first + count), [], cost)
 
     def _too_long(self) -> TooLarge:
         return TooLarge(
             f"the line makes a record of more than {self.record_bytes} bytes with key and headers, "
             "the most for this topic by limits.record_bytes or its own max.message.bytes"
         )
+
+
+class LineReader(LineDecoder, StreamReader):
+    """The lines of one request, and the answer to them."""
+
+    head = Response(200, ((b"content-type", b"application/x-ndjson"),), content=None)
+
+    def __init__(self, intent: Intent, bounds: Bounds) -> None:
+        super().__init__(
+            intent.like,
+            record_bytes=bounds.record_bytes,
+            key_field=intent.key_path,
+            validate=intent.match.validate,
+            batch_bytes=bounds.cost_bytes,
+        )
+        self._intent = intent
+        self.each = intent.match.offsets
+
+    @property
+    def record_cost(self) -> int:
+        """What a line like the last ones takes."""
+        return PLAIN_LINE_COST if self.plain else LINE_COST
+
+    def results(self, batch: Batch, reports: Sequence[DeliveryReport]) -> bytes:
+        """A line for each line."""
+        results: list[tuple[int, dict[str, Any]]] = [
+            (number, error_body(error)) for number, error in batch.failures
+        ]
+        for number, report in zip(batch.numbers, reports, strict=True):
+            if isinstance(report, Receipt):
+                results.append((number, {"partition": report.partition, "offset": report.offset}))
+            else:
+                results.append((number, error_body(report)))
+        results.sort(key=lambda result: result[0])
+        return b"".join(_encode({"line": number} | body) + b"\n" for number, body in results)
+
+    def last(self, error: IngestError) -> bytes:
+        """An error without a line."""
+        return _encode(error_body(error)) + b"\n"
+
+    def answer(self, tally: Tally, error: IngestError | None) -> Response:
+        """The counts."""
+        return tally.response(error, queued=self._intent.queued, minimal=self._intent.minimal)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from ingest.errors import TooLarge
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from ingest.answers import queued_response, record_response
+from ingest.errors import BadRequest, TooLarge, UnsupportedMediaType
+from ingest.formats.fields import read_fields
 from ingest.formats.keys import key_at
-from ingest.records import Record
+from ingest.formats.seam import Batch, Bounds, Format, Head, Intent, Reader
+from ingest.http.messages import Response
+from ingest.records import DeliveryReport, Record
+
+_MORE_THAN_BYTES = ("application/vnd.kafka.", "application/vnd.kafka+", "application/cloudevents")
+"""Media types whose meaning is more than their bytes: stored as they are, they would mean something else."""
 
 
 def check_size(size: int, record_bytes: int, *, more: bool = False) -> None:
@@ -26,3 +36,70 @@ def read(content: bytes, like: Record, key_field: tuple[str, ...] | None, record
     record = Record(like.topic, content, key, like.headers, like.partition, like.timestamp)
     check_size(record.size(), record_bytes)
     return record
+
+
+class Plain(Format):
+    """Whatever is of no other format, and tombstones."""
+
+    name = "plain"
+    media_types: ClassVar[Mapping[str, Any]] = {"*/*": {}}
+    answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {
+        200: {"application/json": {"$ref": "#/components/schemas/Written"}},
+        202: {"application/json": {"$ref": "#/components/schemas/Queued"}},
+        204: {},
+    }
+    keeps_codings = True
+
+    def claims(self, head: Head) -> bool:
+        """Everything."""
+        return True
+
+    def like(self, head: Head) -> Record:
+        """The fields; the media type stays with the record."""
+        if head.media_type.startswith(_MORE_THAN_BYTES):
+            raise UnsupportedMediaType(
+                f"media type {head.media_type[:60]!a} is not read here; send one record, or NDJSON"
+            )
+        if head.match.tombstone and any(name.startswith(b"ce-") for name, _ in head.request.fields):
+            raise UnsupportedMediaType("CloudEvents (ce-* fields) are not read here; POST them")
+        return read_fields(head, content_type=not head.match.tombstone)
+
+    def open(self, intent: Intent, bounds: Bounds) -> Reader:
+        """A reader of one record."""
+        return RecordReader(intent, bounds)
+
+
+class RecordReader(Reader):
+    """The one record of a request, or a tombstone."""
+
+    def __init__(self, intent: Intent, bounds: Bounds) -> None:
+        super().__init__(intent, bounds)
+        self.places = not intent.minimal
+
+    def check_length(self, length: int, *, more: bool = False) -> None:
+        """Raises `TooLarge` for what no record can be made of."""
+        if length > self.bounds.request_bytes:
+            or_more = " or more" if more else ""
+            raise TooLarge(
+                f"the content has {length} bytes{or_more}; "
+                f"limits.request_bytes is {self.bounds.request_bytes}"
+            )
+        check_size(self.intent.like_bytes + length, self.bounds.record_bytes, more=more)
+
+    def read(self, content: bytes) -> Batch:
+        """The record."""
+        intent = self.intent
+        if intent.match.tombstone:
+            if content:
+                raise BadRequest("DELETE writes a record without a value, so it has no content")
+            record = intent.like
+        else:
+            record = read(content, intent.like, intent.key_path, self.bounds.record_bytes)
+        return Batch((record,), (1,), (), intent.like_cost + len(content))
+
+    def answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
+        """Where the record is, or why it is not."""
+        (report,) = reports
+        if report is None:
+            return queued_response(self.intent.like.topic, minimal=self.intent.minimal)
+        return record_response(report, minimal=self.intent.minimal)

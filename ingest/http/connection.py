@@ -106,6 +106,8 @@ class Connection(AtOnce):
         self._draining = True
         if self.phase is Phase.IDLE:
             self.deadline = min(self.deadline, trio.current_time() + DRAIN_IDLE_SECONDS)
+        elif self._idles and self._reading is not None:
+            self._reading.cancel()
 
     def hurry(self) -> None:
         """A drain comes to its end: content that has not come yet is not waited for any more."""
@@ -211,7 +213,7 @@ class Connection(AtOnce):
         """Handle one request; whether the connection can take another."""
         self.request = request
         self.content_bytes = 0
-        self._complete = False
+        self._complete = self._idles = False
         self._owes_continue = request.expects_continue
         self._allowance = self._timeouts.body_grace_seconds
         self.phase, self.deadline = Phase.ANSWER, math.inf

@@ -66,6 +66,7 @@ class Exchange:
         "_draining",
         "_held",
         "_hurrying",
+        "_idles",
         "_now",
         "_owes_continue",
         "_place",
@@ -123,6 +124,7 @@ class Exchange:
         self._allowance = 0.0  # seconds that the content may still make us wait
         self._draining = False
         self._hurrying = False
+        self._idles = False  # the client may pause before what comes next
         self._unread = False  # the client may be sending what nobody will read
 
     @property
@@ -151,6 +153,7 @@ class Exchange:
                 # No more than the grace: who sent fast for a while must not hang for as long after it.
                 earned = len(event.data) / self._timeouts.body_bytes_per_second
                 self._allowance = min(self._allowance + earned, self._timeouts.body_grace_seconds)
+                self._idles = False
                 self.content_bytes += len(event.data)
                 return event.data
             if event is Signal.END_OF_MESSAGE:
@@ -160,6 +163,11 @@ class Exchange:
             self._hold_waiting(None)  # of trailers; its content already counts as its client's
             self._protocol.receive_data(await self._receive_more(most))
             event = self._protocol.next_event()
+
+    def let_idle(self, seconds: float) -> None:
+        """The client may pause for so long before it sends more; a drain does not wait for that."""
+        self._allowance = seconds
+        self._idles = True
 
     def take_content(self) -> bytes | None:
         """The whole content if it has come with its head, as most does; None: it is to be received."""
@@ -205,7 +213,7 @@ class Exchange:
         self._wait_for_client(Phase.CONTENT, self._allowance)
         with trio.CancelScope() as reading:
             self._reading = reading
-            if self._hurrying:
+            if self._hurrying or (self._idles and self._draining):
                 reading.cancel()
             data = await self._read_content(most)
         self._reading = None
@@ -214,7 +222,7 @@ class Exchange:
         self.phase, self.deadline = Phase.ANSWER, math.inf
         if reading.cancelled_caught:
             self._unread = True
-            if self._hurrying:
+            if self._hurrying or (self._idles and self._draining):
                 raise Draining("the service is ending, and the content was not complete")
             raise UploadTooSlow(
                 f"the content came too slowly; at least {self._timeouts.body_bytes_per_second} bytes "

@@ -24,7 +24,7 @@ from ingest.kafka.statistics import Statistics
 from ingest.kafka.threads import LOOK_SECONDS
 from ingest.kafka.topics import Topics
 from ingest.parking import own_task
-from ingest.producer import Delivery, Ledger
+from ingest.producer import Cluster, Delivery, Ledger
 from ingest.records import Alike, DeliveryReport, Record
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,12 @@ class KafkaProducer:
     def statistics(self) -> Statistics | None:
         """librdkafka's last, once it has given any."""
         return self._pipeline.statistics
+
+    def cluster(self, *, doubted: bool = False) -> Cluster | None:
+        """See `ingest.producer.Producer.cluster`."""
+        if doubted:
+            self.topics.doubt()
+        return self.topics.cluster
 
     async def require_topic(self, name: str) -> int:
         """See `ingest.producer.Producer.require_topic`."""

@@ -24,6 +24,7 @@ from ingest.faultlog import FaultLog
 from ingest.kafka.client import open_admin
 from ingest.options import TOPIC_NAME
 from ingest.parking import own_task
+from ingest.producer import Cluster, Topic
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,8 @@ class Topics:
         self._quiet = threading.Event()  # no thread asks just now
         self._quiet.set()
         self._closed = False
-        self._listed: frozenset[str] = frozenset()
+        self._listed: Mapping[str, Topic] = {}
+        self._cluster_id = ""
         self._listed_at = -math.inf
         self._limits: dict[str, int] = {}  # topics in use, with the largest record each takes
         self._batches: dict[str, int | None] = {}  # the same, with the topic's own limit of a batch
@@ -128,6 +130,13 @@ class Topics:
         """Something says that the cluster may be down or has changed: ask it soon."""
         self._doubted = True
         self._wake.set()
+
+    @property
+    def cluster(self) -> Cluster | None:
+        """What the last look has shown; None before the first."""
+        if self._listed_at == -math.inf:
+            return None
+        return Cluster(self._cluster_id, self._listed, self._limits)
 
     def known(self, name: str) -> int | None:
         """What `require` returns, where it is known at once and Kafka can be reached."""
@@ -220,14 +229,14 @@ class Topics:
             # Topics that are listed already can be looked at now; only listing and making are rationed.
             if not self._asked:
                 await trio.sleep_until(attempt_at + LIST_SECONDS)
-            elif not self._asked.keys() <= self._listed:
+            elif not self._asked.keys() <= self._listed.keys():
                 await trio.sleep_until(attempt_at + (MAKE_SECONDS if self._auto_create else LIST_SECONDS))
 
     def _unmade(self, names: frozenset[str]) -> list[str]:
         """Which of these topics the next round is to make; one that did not appear is left for a while."""
         now = trio.current_time()
         self._made = {name: at for name, at in self._made.items() if now - at < REFRESH_SECONDS}
-        return list(names - self._listed - self._made.keys())[:MADE_AT_ONCE]
+        return list(names - self._listed.keys() - self._made.keys())[:MADE_AT_ONCE]
 
     def _note(self, answer: ClusterTopics) -> None:
         if self._down is not None:
@@ -235,6 +244,7 @@ class Topics:
         self._down = None
         self._listed_at = trio.current_time()
         self._listed = answer.listed
+        self._cluster_id = answer.cluster_id
         self.leaders = answer.leaders
         self._batches = answer.batches
         self._limits = {
@@ -284,14 +294,15 @@ class Topics:
         for name in making:
             if not self._closed:
                 admin.list_topics(name, timeout=ANSWER_SECONDS)  # a look-up by name is what creates it
-        topics = admin.list_topics(timeout=ANSWER_SECONDS).topics
-        listed = frozenset(topics)
+        cluster = admin.list_topics(timeout=ANSWER_SECONDS)
+        topics = cluster.topics
+        listed = {name: _topic(topic) for name, topic in topics.items()}
         # What a topic told last time holds until it tells something else.
-        batches = {name: self._batches.get(name) for name in names & listed}
+        batches = {name: self._batches.get(name) for name in names & listed.keys()}
         describes = self._describes and batches and not self._closed
         undescribed = self._describe(admin, batches) if describes else 0
         leaders = _leaders(topics, batches or islice(topics, ANY_TOPICS))
-        return ClusterTopics(listed, batches, undescribed, leaders)
+        return ClusterTopics(str(cluster.cluster_id), listed, batches, undescribed, leaders)
 
     def _describe(self, admin: AdminClient, batches: dict[str, int | None]) -> int:
         """Note each topic's own max.message.bytes (KIP-133); how many should be asked for again."""
@@ -326,13 +337,22 @@ class Topics:
 class ClusterTopics(NamedTuple):
     """One look at the cluster."""
 
-    listed: frozenset[str]
+    cluster_id: str
+    listed: Mapping[str, Topic]
     batches: dict[str, int | None]
     """The topics in use, with each one's own max.message.bytes where the cluster tells it."""
     undescribed: int
     """How many of these could not be asked about this time."""
     leaders: list[tuple[str, int]]
     """See `Topics.leaders`."""
+
+
+def _topic(topic: TopicMetadata) -> Topic:
+    partitions = [topic.partitions[number] for number in sorted(topic.partitions)]
+    return Topic(
+        tuple(partition.leader for partition in partitions),
+        len(partitions[0].replicas) if partitions else 0,
+    )
 
 
 def _leaders(topics: Mapping[str, TopicMetadata], names: Iterable[str]) -> list[tuple[str, int]]:

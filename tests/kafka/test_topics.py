@@ -192,6 +192,25 @@ async def test_topics_are_looked_up_together(kafka: MockKafka) -> None:
     assert len(kafka.requests(METADATA)) < len(names)
 
 
+async def test_the_cluster_is_shown_out_of_the_last_look_and_not_asked(kafka: MockKafka) -> None:
+    kafka.create("c", partitions=2)
+    kafka.track()
+    async with watched(kafka) as topics:
+        assert topics.cluster is None
+        await topics.require("a")
+        asked = len(kafka.requests(METADATA))
+        cluster = topics.cluster
+        assert cluster is not None
+        assert all(topics.cluster == cluster for _ in range(100))
+        assert len(kafka.requests(METADATA)) == asked
+    assert cluster.id
+    assert sorted(cluster.topics) == ["a", "b", "c"]
+    assert [len(cluster.topics[name].leaders) for name in "ac"] == [1, 2]
+    assert all(leader >= 0 for leader in cluster.topics["c"].leaders)
+    assert cluster.topics["a"].replicas >= 1
+    assert cluster.record_bytes == {"a": 1000}
+
+
 async def test_without_kafka_every_topic_is_unavailable_and_comes_back_with_it(kafka: MockKafka) -> None:
     kafka.down()
     async with watched(kafka) as topics:

@@ -238,7 +238,7 @@ async def test_requests_and_records_are_counted() -> None:
         lines = request("POST /", "Content-Type: application/x-ndjson", content=b"1\n2\n{\n")
         statuses = [
             (await service.post(data)).status
-            for data in (POST, POST, lines, request("GET /"), request("POST /none"), b"nonsense\r\n\r\n")
+            for data in (POST, POST, lines, request("PUT /"), request("POST /none"), b"nonsense\r\n\r\n")
         ]
         metrics = await service.metrics()
     assert statuses == [200, 200, 207, 405, 404, 400]
@@ -286,7 +286,7 @@ async def test_every_metric_of_the_table_is_there_with_kafka_and_its_statistics(
         config = ingest.Config(http=ingest.HTTP(port=0), management=ON, kafka=kafka_settings)
         async with serving(config=config) as service:
             assert (await service.post()).status == 200
-            assert (await service.post(request("GET /"))).status == 405
+            assert (await service.post(request("PUT /"))).status == 405
             while True:
                 metrics = await service.metrics()
                 if ("ingest_kafka_broker_round_trip_seconds", kafka.address, "0.99") in metrics:

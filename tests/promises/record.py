@@ -31,6 +31,7 @@ PROMISES = {
     8: "A client that pipelines and never reads costs nothing",
     9: "One strict reading of RFC 9112",
     10: "Every wait of a connection has a deadline; others are not held up",
+    11: "Compressed content costs no more memory or time than it may have",
     12: "The largest record is known, and a larger one is told so",
     13: "Unknown topics are answered at once, and others do not notice",
     14: "Connections by the thousand, and none left: neither ends the accept loop",

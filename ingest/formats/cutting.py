@@ -1,0 +1,188 @@
+"""JSON text cut into its objects as it comes: brackets and strings are looked at, and nothing is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ingest.errors import BadRequest, TooLarge
+
+TOKENS_AT_ONCE = 4_000
+"""How many brackets are looked at before others get their turn, which is about a millisecond's work."""
+
+STEP_BYTES = 16_384
+"""How much of a large array is cut at a time."""
+FRAME_BYTES = 262_144
+"""The most bytes of an object beside the one array that is cut."""
+STANDS_FOR_ARRAY = b'["the array was here"]'
+MOST_AT_ONCE = 500
+"""The most objects that are handed out at a time."""
+
+_STRING = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
+
+
+def _skipped(depth: int) -> bytes:
+    """A pattern of what has no bracket, or brackets nested no deeper than `depth`."""
+    nested = rb"|\{%b\}|\[%b\]" % (2 * (_skipped(depth - 1),)) if depth else b""
+    return rb'(?:[^"{}\[\]]++|"%b"%b)*+' % (_STRING, nested)
+
+
+# What can be skipped at once, and then a bracket, or the beginning of a string without an end.
+_NEXT = re.compile(rb'(%b)(?:([{}\[\]])|("))?' % _skipped(4), re.DOTALL)
+_STRING_REST = re.compile(_STRING, re.DOTALL)
+_BLANK = re.compile(rb"[ \t\r\n]*+")
+
+
+class Cutter:
+    """Objects one after another, with nothing but white space between them, or the objects of one array."""
+
+    def __init__(self, most_bytes: float, *, array: bool = False) -> None:
+        """`most_bytes` is the most of one object; `array` says that nothing but an array may come."""
+        self._most_bytes = most_bytes
+        self._text = bytearray()
+        self._at = 0  # where to look on
+        self._depth = 0  # of brackets, within an object
+        self._in_string = False
+        self._array = array
+        self._expected = b"[" if array else b"{["
+        self.cut_bytes = 0
+        """Bytes of the text up to the end of the last object, or of the array."""
+        self.ended = False
+        """Whether the array has ended; nothing may come behind it."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that are kept of an object that has begun, or were not looked at yet."""
+        return len(self._text)
+
+    def feed(self, data: bytes) -> None:
+        """Take more of the text."""
+        self._text += data
+
+    def next(self) -> bytes | None:
+        """The next object; None where its end has not come, and b"" where others are to have their turn.
+
+        Raises `BadRequest` for what is no object where one has to be, and `TooLarge`.
+        """
+        text = self._text
+        if not self._depth and not self._begin():
+            return None
+        for _ in range(TOKENS_AT_ONCE):
+            if self._in_string:
+                self._at = _STRING_REST.match(text, self._at).end()  # type: ignore[union-attr]  # always matches
+                if self._at == len(text) or text[self._at] != ord('"'):
+                    break
+                self._in_string = False
+                self._at += 1
+            skipped = _NEXT.match(text, self._at)
+            assert skipped is not None  # noqa: S101  # it matches nothing, too
+            self._at = skipped.end()
+            bracket = skipped[2]
+            if bracket is None:
+                self._in_string = skipped[3] is not None
+                if self._in_string:
+                    continue
+                break
+            if bracket in b"{[":
+                self._depth += 1
+                continue
+            self._depth -= 1
+            if not self._depth:
+                found = bytes(text[: self._at])
+                self._drop(self._at)
+                self._expected = b",]" if self._array else b"{"
+                return found
+        else:
+            return b""
+        if len(text) > self._most_bytes:
+            raise TooLarge(f"an object has more than {self._most_bytes} bytes, which is the most here")
+        return None
+
+    def end(self) -> None:
+        """The text has come to its end.  Raises `BadRequest` where that is too soon, or too late."""
+        if self._depth or self._begin() or (self._array and not self.ended):
+            raise BadRequest("invalid JSON: it ends too soon")
+
+    def _begin(self) -> bool:
+        """Go to the beginning of an object; False where it has not come."""
+        text = self._text
+        while True:
+            self._drop(_BLANK.match(text).end())  # type: ignore[union-attr]  # it matches nothing, too
+            if not text:
+                return False
+            mark = text[:1]
+            if mark not in self._expected or self.ended:
+                raise BadRequest(
+                    f"invalid JSON: {bytes(text[:20]).decode('ascii', 'replace')!a} where "
+                    f"{'nothing more' if self.ended else ' or '.join(map(chr, self._expected))} has to be"
+                )
+            if mark == b"{":
+                self._at = self._depth = 1
+                return True
+            if mark == b"[":
+                self._array = True
+                self._expected = b"{]"
+            elif mark == b"]":
+                self.ended = True
+            else:
+                self._expected = b"{"
+            self._drop(1)
+            if self.ended:
+                return False
+
+    def _drop(self, size: int) -> None:
+        del self._text[:size]
+        self.cut_bytes += size
+        self._at = 0
+
+
+def find_array(content: bytes, name: str) -> int | None:
+    """Where the array begins that is the value of `name`, if it is within the first `FRAME_BYTES`."""
+    pattern = rb'"%b"[ \t\r\n]*+:[ \t\r\n]*+(?=\[)' % name.encode()
+    match = re.compile(pattern).search(content, 0, FRAME_BYTES)
+    return None if match is None else match.end()
+
+
+class ArrayInSteps:
+    """The objects of one array that is somewhere in `content`, some at a time."""
+
+    def __init__(self, content: bytes, begin: int = 0) -> None:
+        """The array begins at `begin`, perhaps behind white space."""
+        self._content = content
+        self._begin = begin
+        self.end = begin
+        """Where the array ends; known once all objects have been handed out."""
+
+    def __iter__(self) -> Iterator[list[bytes]]:
+        """At most `MOST_AT_ONCE` objects, or about `STEP_BYTES`, or none where others are to have their turn.
+
+        Raises `BadRequest` for anything but an array of objects.
+        """
+        cutter = Cutter(len(self._content), array=True)
+        objects: list[bytes] = []
+        size = 0
+        for at in range(self._begin, len(self._content), STEP_BYTES):
+            cutter.feed(self._content[at : at + STEP_BYTES])
+            while (found := cutter.next()) is not None:
+                if found:
+                    objects.append(found)
+                    size += len(found)
+                if len(objects) == MOST_AT_ONCE or size > STEP_BYTES or not found:
+                    yield objects
+                    objects, size = [], 0
+            if cutter.ended:
+                break
+            yield []
+        if not cutter.ended:
+            cutter.end()
+        self.end = self._begin + cutter.cut_bytes
+        yield objects
+
+    def frame(self) -> bytes:
+        """What is around the array, with `STANDS_FOR_ARRAY` in its place; once all have been handed out.
+
+        Raises `TooLarge` where that is more than `FRAME_BYTES`.
+        """
+        if self._begin + len(self._content) - self.end > FRAME_BYTES:
+            raise TooLarge(f"there are more than {FRAME_BYTES} bytes beside the records, which is the most")
+        return self._content[: self._begin] + STANDS_FOR_ARRAY + self._content[self.end :]

@@ -1,0 +1,440 @@
+"""The envelope of Confluent's REST Proxy v2, which Karapace and Strimzi's bridge take too.
+
+The three answer differently, so the answer's shape is a setting, for the service and for each route:
+`compat.v2_dialect` and `v2_dialect`.  docs/reference/compatibility.md has the differences.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from ingest.answers import error_response
+from ingest.config import Compat, Dialect
+from ingest.errors import (
+    BadRequest,
+    DeliveryUnknown,
+    IngestError,
+    Outcome,
+    TooLarge,
+    Unprocessable,
+    UnsupportedMediaType,
+)
+from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, find_array
+from ingest.formats.seam import BATCH_RECORDS, Batch, Bounds, Format, Head, Intent, Reader
+from ingest.http.messages import Response
+from ingest.records import Alike, DeliveryReport, Receipt, Record
+
+PATHS = ("/topics/{topic}", "/topics/{topic}/partitions/{partition}")
+ANSWER_TYPE = "application/vnd.kafka.v2+json"
+MOST_RECORDS = 50_000
+"""The most records of one request: their answer is written at once."""
+
+_MEDIA_TYPE = re.compile(r"application/vnd\.kafka(?:\.(json|binary|text))?(?:\.v[12])?\+json")
+_BINARY = frozenset({"", "application/json", "application/octet-stream"})
+"""What the other servers take for the binary kind, beside its own media types."""
+_INDEX = re.compile(r"`\$\[(\d+)\]")
+_NULL = b"null"
+
+T = TypeVar("T")
+
+
+class _Header(Struct, forbid_unknown_fields=True, gc=False):
+    key: str
+    value: bytes | None = None
+
+
+class _Item(Struct, Generic[T], forbid_unknown_fields=True, gc=False):
+    """One record as it is written in an envelope."""
+
+    value: T = None  # type: ignore[assignment]  # T is one that may be None, or Raw, of which this is no value
+    key: T = None  # type: ignore[assignment]
+    partition: Annotated[int, Meta(lt=1 << 31)] | None = None
+    timestamp: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
+    headers: list[_Header] | None = None
+
+
+class _Envelope(Struct, Generic[T], forbid_unknown_fields=True):
+    records: T = None  # type: ignore[assignment]  # as above
+    # Of the kinds with a schema; not used in these.
+    key_schema: Raw = Raw()
+    key_schema_id: Raw = Raw()
+    value_schema: Raw = Raw()
+    value_schema_id: Raw = Raw()
+
+
+def _as_json(value: Any) -> bytes | None:
+    """JSON keys and values are written as they came, byte for byte."""
+    if value is None:
+        return None
+    written = bytes(value)
+    return None if written == _NULL else written
+
+
+def _as_bytes(value: Any) -> bytes | None:
+    written: bytes | None = value  # base64 is taken off already
+    return written
+
+
+def _as_text(value: Any) -> bytes | None:
+    return None if value is None else value.encode()
+
+
+class _Kind:
+    """One of the three ways to write keys and values."""
+
+    def __init__(self, type_: Any, write: Callable[[Any], bytes | None]) -> None:
+        self.write = write
+        self.whole = msgspec.json.Decoder(_Envelope[list[_Item[type_]] | None]).decode
+        self.items = msgspec.json.Decoder(list[_Item[type_]]).decode
+
+
+_KINDS = {
+    "json": _Kind(Raw, _as_json),
+    "binary": _Kind(bytes | None, _as_bytes),
+    "text": _Kind(str | None, _as_text),
+}
+_read_frame = msgspec.json.Decoder(_Envelope[Raw]).decode
+
+
+_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+_ANSWER_SCHEMA = {
+    "type": "object",
+    "properties": {"offsets": {"type": "array", "items": {"type": "object"}}},
+    "required": ["offsets"],
+}
+
+
+def _envelope_schema(value: Any) -> Any:
+    header = {
+        "type": "object",
+        "properties": {"key": {"type": "string"}, "value": {"type": "string", "pattern": _BASE64}},
+        "required": ["key"],
+        "additionalProperties": False,
+    }
+    item = {
+        "type": "object",
+        "properties": {
+            "key": value,
+            "value": value,
+            "partition": {"type": ["integer", "null"], "minimum": 0, "maximum": (1 << 31) - 1},
+            "timestamp": {"type": ["integer", "null"], "minimum": 0, "maximum": (1 << 63) - 1},
+            "headers": {"type": ["array", "null"], "items": header},
+        },
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {"records": {"type": "array", "items": item, "minItems": 1, "maxItems": MOST_RECORDS}},
+        "required": ["records"],
+    }
+
+
+_MEDIA_TYPES = {
+    f"application/vnd.kafka.{kind}.v2+json": _envelope_schema(schema)
+    for kind, schema in (
+        ("json", {}),
+        ("binary", {"type": ["string", "null"], "contentEncoding": "base64", "pattern": _BASE64}),
+        ("text", {"type": ["string", "null"]}),
+    )
+}
+
+
+class RestV2(Format):
+    """`{"records":[…]}`, on its own paths, and on any route by its media type."""
+
+    name = "rest_v2"
+    media_types: ClassVar[Mapping[str, Any]] = _MEDIA_TYPES
+    # If every record failed, the status is a failure's own, with the same content; Karapace's answers have
+    # the type of the request.
+    answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {
+        **dict.fromkeys(
+            (200, 202, 400, 403, 404, 413, 422, 500, 503, 504),
+            dict.fromkeys((ANSWER_TYPE, *_MEDIA_TYPES), _ANSWER_SCHEMA),  # nobody changes it
+        ),
+        204: {},
+    }
+
+    def __init__(self, compat: Compat, *, paths: bool) -> None:
+        """`paths` says whether its own are served."""
+        self.paths = PATHS if paths else ()
+        self._compat = compat
+
+    def claims(self, head: Head) -> bool:
+        """By media type."""
+        media_type = head.media_type
+        if head.match.tombstone or not media_type.startswith("application/vnd.kafka"):
+            return False
+        return _MEDIA_TYPE.fullmatch(media_type) is not None
+
+    def like(self, head: Head) -> Record:
+        """The topic, and the partition where the path names one; fields say nothing of a record."""
+        self._kind(head.media_type, self._dialect(head.match.route.v2_dialect))
+        return Record(head.match.topic, partition=head.match.partition)
+
+    def asks_for_queued(self, head: Head) -> bool:
+        """Strimzi's `?async=true`."""
+        return self._dialect(
+            head.match.route.v2_dialect
+        ) == "strimzi" and "async=true" in head.match.query.split("&")
+
+    def answers_each(self, intent: Intent) -> bool:
+        """Karapace alone refuses the request for its topic."""
+        return self._dialect(intent.match.route.v2_dialect) != "karapace"
+
+    def open(self, intent: Intent, bounds: Bounds) -> Reader:
+        """A reader of one envelope."""
+        dialect = self._dialect(intent.match.route.v2_dialect)
+        kind = self._kind(intent.media_type, dialect)
+        return EnvelopeReader(intent, bounds, kind, dialect, strict_200=self._compat.v2_strict_200)
+
+    def _dialect(self, own: Dialect | None) -> Dialect:
+        return own or self._compat.v2_dialect
+
+    def _kind(self, media_type: str, dialect: Dialect) -> _Kind:
+        match = _MEDIA_TYPE.fullmatch(media_type)
+        if match is not None:
+            return _KINDS[match[1] or "binary"]
+        if media_type in _BINARY:
+            return _KINDS["binary"]
+        message = (
+            f"media type {media_type[:60]!a} is not read here; there are application/vnd.kafka.json.v2+json, "
+            "application/vnd.kafka.binary.v2+json and application/vnd.kafka.text.v2+json"
+        )
+        raise BadRequest(message) if dialect == "strimzi" else UnsupportedMediaType(message)
+
+
+class EnvelopeReader(Reader):
+    """One envelope.  It is all read before any of it is produced, so what is wrong in it writes nothing."""
+
+    steps = True
+
+    def __init__(
+        self, intent: Intent, bounds: Bounds, kind: _Kind, dialect: Dialect, *, strict_200: bool
+    ) -> None:
+        super().__init__(intent, bounds)
+        self._kind = kind
+        self._dialect = dialect
+        self._strict_200 = strict_200
+
+    def read(self, content: bytes) -> Batch:
+        """Its records."""
+        try:
+            content.decode()  # values are passed over, and not looked at
+            items = self._kind.whole(content).records
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._invalid(error) from None
+        if not items:
+            raise _no_records()
+        return self._batch(items, 1)
+
+    def read_in_steps(self, content: bytes) -> Iterator[Batch]:
+        """The same in batches: the array is cut into its objects, which are read some at a time."""
+        begin = find_array(content, "records")
+        if begin is None:
+            raise _no_records()
+        steps = ArrayInSteps(content, begin)
+        count = 0
+        for objects in steps:
+            yield self._cut_batch(objects, count) if objects else Batch((), ())
+            count += len(objects)
+        if not count:
+            raise _no_records()
+        self._check_frame(steps.frame())
+
+    def _cut_batch(self, objects: list[bytes], before: int) -> Batch:
+        if before + len(objects) > MOST_RECORDS:
+            raise TooLarge(f"more than {MOST_RECORDS} records in one request; send several requests")
+        text = b"[" + b",".join(objects) + b"]"
+        try:
+            text.decode()
+            items = self._kind.items(text)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._invalid(error, before) from None
+        return self._batch(items, before + 1)
+
+    def _check_frame(self, frame: bytes) -> None:
+        """Hold what is around the array against the envelope; the array found has to be its only one."""
+        try:
+            frame.decode()
+            records = _read_frame(frame).records
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._invalid(error) from None
+        if bytes(records) != STANDS_FOR_ARRAY:
+            raise BadRequest('the envelope is {"records":[…]}, with records once and nowhere else')
+
+    def _invalid(self, error: Exception, before: int | None = None) -> IngestError:
+        """What is wrong with the envelope; `before` is how many records were read apart from this one's."""
+        if not isinstance(error, msgspec.ValidationError):
+            reason = (
+                "nested too deeply"
+                if isinstance(error, RecursionError)
+                else "not UTF-8"
+                if isinstance(error, UnicodeDecodeError)
+                else str(error).removeprefix("JSON is malformed: ")
+            )
+            return BadRequest(f"invalid JSON: {reason}")
+        message = str(error)
+        if before is not None:
+            message = _INDEX.sub(lambda match: f"`$.records[{int(match[1]) + before}]", message)
+        if "unknown field" in message:
+            return BadRequest(message) if self._dialect == "strimzi" else Unprocessable(message)
+        if "base64" in message and self._dialect == "strimzi":
+            return Unprocessable(message)
+        return BadRequest(message)
+
+    def _batch(self, items: Sequence[_Item[Any]], first: int) -> Batch:
+        if len(items) > MOST_RECORDS:
+            raise TooLarge(f"more than {MOST_RECORDS} records in one request; send several requests")
+        return self._plain_batch(items, first) or self._special_batch(items, first)
+
+    def _plain_batch(self, items: Sequence[_Item[Any]], first: int) -> Batch | None:
+        """Records of which nothing but the value is given, in less time; None where there are others."""
+        for item in items:
+            if (
+                item.key is not None
+                or item.value is None
+                or item.partition is not None
+                or item.headers
+                or item.timestamp is not None
+            ):
+                return None
+        values: list[Any]
+        if self._kind.write is _as_json:
+            values = [bytes(item.value) for item in items]
+            if _NULL in values:
+                return None
+        else:
+            write = self._kind.write
+            values = [write(item.value) for item in items]
+        intent = self.intent
+        longest = max(map(len, values))
+        if longest + intent.like_bytes > self.bounds.record_bytes:
+            return None
+        numbers = range(first, first + len(values))
+        cost = sum(map(len, values)) + len(values) * intent.like_cost
+        return Batch(Alike(intent.like, values, longest=longest), numbers, (), cost)
+
+    def _special_batch(self, items: Sequence[_Item[Any]], first: int) -> Batch:
+        topic, fixed, write = self.intent.like.topic, self.intent.like.partition, self._kind.write
+        most = self.bounds.record_bytes
+        records: list[Record] = []
+        numbers: list[int] = []
+        failures: list[tuple[int, IngestError]] = []
+        cost = 0
+        for number, item in enumerate(items, first):
+            partition = item.partition
+            if partition is None:
+                partition = fixed
+            elif fixed is not None:
+                raise Unprocessable(f"record {number} names a partition, and so does the path; leave one out")
+            elif partition < 0:
+                raise Unprocessable(f"record {number} has partition {partition}; there is none below 0")
+            headers = tuple((header.key, header.value) for header in item.headers or ())
+            record = Record(topic, write(item.value), write(item.key), headers, partition, item.timestamp)
+            size = record.size()
+            if size > most:
+                error = TooLarge(
+                    f"the record has {size} bytes with key and headers; {most} is the most for this topic by "
+                    "limits.record_bytes or its own max.message.bytes"
+                )
+                failures.append((number, error))
+                continue
+            cost += record.cost()
+            records.append(record)
+            numbers.append(number)
+        return Batch(records, numbers, failures, cost)
+
+    # The answer ------------------------------------------------------------------------------------------
+
+    def answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
+        """An item for each record, in the dialect's words."""
+        *_, response = self.answer_in_steps(reports)
+        assert response is not None  # noqa: S101  # it comes last
+        return response
+
+    def answer_in_steps(self, reports: Sequence[DeliveryReport | None]) -> Iterator[Response | None]:
+        """The same, in the end."""
+        dialect = self._dialect
+        write = _WRITERS[dialect]
+        items: list[bytes] = []
+        failures: list[IngestError] = []
+        queued = False
+        for at in range(0, len(reports), BATCH_RECORDS):
+            some = reports[at : at + BATCH_RECORDS]
+            items.append(b",".join(map(write, some)))
+            failures += [report for report in some if isinstance(report, IngestError)]
+            queued = queued or None in some
+            yield None
+        if dialect == "strimzi" and queued:
+            yield Response(204)
+            return
+        schemas = b"" if dialect == "strimzi" else b',"key_schema_id":null,"value_schema_id":null'
+        content = b'{"offsets":[%b]%b}\n' % (b",".join(items), schemas)
+        type_ = self.intent.media_type if dialect == "karapace" else ""
+        fields = ((b"content-type", (type_ or ANSWER_TYPE).encode()),)
+        if len(failures) == len(reports) and not self._strict_200:
+            speaks = _spokesman(failures)
+            # With the fields of an error, such as Retry-After, but for its type.
+            others = tuple(field for field in error_response(speaks).fields if field[0] != b"content-type")
+            yield Response(speaks.status, fields + others, content)
+            return
+        status = 202 if queued else 200
+        if failures and dialect == "karapace":
+            status = 422
+        yield Response(status, fields, content)
+
+
+def _spokesman(failures: Sequence[IngestError]) -> IngestError:
+    """The failure whose status all get: if one may have been written, that; else the most serious."""
+    for failure in failures:
+        if failure.outcome is Outcome.UNKNOWN:
+            return failure if failure.status == 504 else DeliveryUnknown(failure.message)
+    return max(failures, key=lambda failure: failure.status)
+
+
+def _no_records() -> IngestError:
+    return Unprocessable('there are no records; an envelope is {"records":[{"value":…},…]}')
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _confluent(report: DeliveryReport | None) -> bytes:
+    if isinstance(report, Receipt):
+        return b'{"partition":%d,"offset":%d,"error_code":null,"error":null}' % (
+            report.partition,
+            report.offset,
+        )
+    if report is None:
+        return b'{"partition":null,"offset":null,"error_code":null,"error":null}'
+    code = 50003 if report.retriable else 50002
+    return b'{"partition":null,"offset":null,"error_code":%d,"error":%b}' % (code, _encode(report.message))
+
+
+def _karapace(report: DeliveryReport | None) -> bytes:
+    if isinstance(report, Receipt):
+        return b'{"partition":%d,"offset":%d}' % (report.partition, report.offset)
+    if report is None:
+        return b'{"partition":null,"offset":null}'
+    return b'{"error_code":%d,"error":%b}' % (2 if report.retriable else 1, _encode(report.message))
+
+
+def _strimzi(report: DeliveryReport | None) -> bytes:
+    if isinstance(report, Receipt):
+        return b'{"partition":%d,"offset":%d}' % (report.partition, report.offset)
+    if report is None:
+        return b'{"partition":null,"offset":null}'
+    code = 404 if report.status == 404 else 500
+    return b'{"error_code":%d,"message":%b}' % (code, _encode(report.message))
+
+
+_WRITERS: dict[Dialect, Callable[[DeliveryReport | None], bytes]] = {
+    "confluent": _confluent,
+    "karapace": _karapace,
+    "strimzi": _strimzi,
+}

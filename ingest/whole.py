@@ -1,0 +1,259 @@
+"""A request whose content is read whole before anything of it is produced: one record, or an envelope."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import trio
+
+from ingest.budget import Budget, Hold
+from ingest.errors import IngestError, Overloaded, TooLarge
+from ingest.formats.seam import BATCH_RECORDS, Batch, Intent, Reader
+from ingest.http.messages import Response
+from ingest.inflating import AnyExchange, Inflated
+from ingest.producer import Delivery, Producer
+from ingest.records import DeliveryReport, Receipt
+from ingest.turn import Turn
+
+LARGE_BYTES = 65_536
+"""Content above this waits for its turn to become a record; below it, reading it takes as long."""
+STEPS_ABOVE = 1_048_576
+"""An envelope that takes more work than so many bytes of JSON is read in steps: three milliseconds' work."""
+OBJECT_COST = 100
+"""What a record in an envelope takes beside its bytes, as so many bytes of JSON."""
+STEP_COST = 131_072
+"""What reading one batch of large content takes, or answering for one, as so many bytes of JSON."""
+GROWTH_BYTES = 65_536
+"""By how much the hold of content of unknown length grows at a time."""
+
+
+class _Sent(NamedTuple):
+    """A batch that was handed over, or why it was not."""
+
+    numbers: Sequence[int]
+    failures: Sequence[tuple[int, IngestError]]
+    delivery: Delivery | IngestError | None
+
+
+class Whole:
+    """One such request, from its admission to its answer."""
+
+    __slots__ = (
+        "_answer_seconds",
+        "_budget",
+        "_deadline",
+        "_exchange",
+        "_intent",
+        "_missing",
+        "_producer",
+        "_reader",
+        "_turn",
+        "_wait_seconds",
+        "accepted",
+    )
+
+    def __init__(
+        self,
+        exchange: AnyExchange,
+        intent: Intent,
+        reader: Reader,
+        producer: Producer,
+        budget: Budget,
+        turn: Turn,
+        answer_seconds: float,
+        missing: IngestError | None = None,
+    ) -> None:
+        """`missing` is what each record fails with, whatever it is."""
+        self._exchange = exchange
+        self._intent = intent
+        self._reader = reader
+        self._producer = producer
+        self._budget = budget
+        self._turn = turn
+        self._answer_seconds = answer_seconds
+        self._missing = missing
+        self._wait_seconds = intent.wait_seconds
+        self._deadline = math.inf
+        self.accepted = 0
+        """Records that were taken."""
+
+    async def run(self) -> Response:
+        """Read the content, produce its records, and answer for them."""
+        parts = await self._read()
+        if len(parts) == 1 and not parts[0][0].failures:
+            return await self._run_one(*parts.pop())
+        parts.reverse()
+        sent: list[_Sent] = []
+        try:
+            while parts:
+                batch, hold = parts.pop()
+                delivery = await self._submit(batch, hold, first=not sent)
+                sent.append(_Sent(batch.numbers, batch.failures, delivery))
+                # The producer lets go of what librdkafka has copied, and so do we.
+                del batch, hold
+            reports = await self._reports(sent)
+        except BaseException:
+            for _, rest in parts:
+                rest.release()
+            for each in sent:
+                if isinstance(each.delivery, Delivery) and not self._intent.queued:
+                    each.delivery.withdraw(Overloaded("withdrawn: the caller has gone"))
+            raise
+        return await self._answer(reports)
+
+    async def _run_one(self, batch: Batch, hold: Hold) -> Response:
+        """The same for a batch that is all there is, as most are."""
+        count = len(batch.numbers)
+        delivery = await self._submit(batch, hold, first=True)
+        del batch, hold  # the producer lets go of what librdkafka has copied, and so do we
+        if not isinstance(delivery, Delivery):
+            return await self._answer([delivery] * count)
+        if self._intent.queued:
+            self.accepted = count
+            return await self._answer([None] * count)
+        reports = await delivery.wait()
+        self.accepted = sum([type(report) is Receipt for report in reports])
+        return await self._answer(reports)
+
+    async def _answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
+        """What the reader says, while others get their turn."""
+        reader = self._reader
+        if not reader.steps or len(reports) <= BATCH_RECORDS:
+            return reader.answer(reports)
+        for response in reader.answer_in_steps(reports):
+            if response is not None:
+                return response
+            await self._turn.take(STEP_COST)
+        raise AssertionError("a reader's last step is its answer")
+
+    async def _read(self) -> list[tuple[Batch, Hold]]:
+        """The records, each batch with its hold, once all of the content is there and makes sense."""
+        exchange, intent, reader = self._exchange, self._intent, self._reader
+        length = exchange.request.content_length
+        if length is not None:
+            reader.check_length(length)
+        elif isinstance(exchange, Inflated):
+            exchange.check_as_it_comes(reader.check_length)
+        head_cost = exchange.head_cost
+        began = trio.current_time() if self._wait_seconds else 0.0
+        here: bytes | bytearray | None = exchange.take_content()
+        # What is here is no unfinished content of its peer's.
+        peer = exchange.peer if here is None else None
+        size = (length or 0) if here is None else len(here)
+        hold = await self._budget.acquire(intent.like_cost + head_cost + size, self._wait_seconds, peer)
+        waited = trio.current_time() - began if self._wait_seconds else 0.0
+        try:
+            if here is None:
+                here = await self._receive(hold)
+            if self._wait_seconds:
+                # One deadline for the wait for room and the one for the report; how long the content took,
+                # which came in between, is the client's own affair.
+                self._deadline = trio.current_time() + self._answer_seconds - waited
+                self._wait_seconds = max(0.0, self._wait_seconds - waited)
+            content = bytes(here)
+            del here
+            large = len(content) > LARGE_BYTES
+            if large and reader.steps:
+                parts = await self._read_in_steps(content)
+                hold.release()
+                return parts
+            if large or reader.steps:
+                await self._turn.take(
+                    len(content) + (OBJECT_COST * content.count(b"{") if reader.steps else 0)
+                )
+            batch = reader.read(content)
+            # Whoever is told 202 does not wait, and the record that waits has no head.
+            cost = batch.cost + (0 if intent.queued else head_cost)
+            if cost > hold.size:
+                hold.grow(cost - hold.size)
+            else:
+                hold.shrink(cost)
+        except BaseException:
+            hold.release()
+            raise
+        return [(batch, hold)]
+
+    async def _read_in_steps(self, content: bytes) -> list[tuple[Batch, Hold]]:
+        """The same of large content, while others get their turn; its records are paid for beside it."""
+        parts: list[tuple[Batch, Hold]] = []
+        total = 0
+        steps = self._reader.read_in_steps(content)
+        try:
+            while True:
+                await self._turn.take(STEP_COST)
+                batch = next(steps, None)
+                if batch is None:
+                    return parts
+                if not batch.numbers and not batch.failures:
+                    continue
+                total += batch.cost
+                if total > self._budget.limit_bytes // 2:
+                    raise TooLarge(
+                        f"the records of this request take {total} bytes of limits.held_bytes or more, and "
+                        "half of it is the most; send fewer at once"
+                    )
+                # Without a wait: two that wait for more while they hold some would wait for each other.
+                parts.append((batch, await self._budget.acquire(batch.cost)))
+        except BaseException:
+            for _, hold in parts:
+                hold.release()
+            raise
+
+    async def _receive(self, hold: Hold) -> bytearray:
+        """The whole content; its hold grows where its length is not known, and is its peer's no more."""
+        exchange = self._exchange
+        fixed = self._intent.like_cost + exchange.head_cost
+        received = bytearray()  # not a list: of small pieces it would cost many times their size
+        while data := await exchange.receive():
+            received += data
+            if exchange.request.content_length is None:
+                self._reader.check_length(len(received), more=True)
+                while hold.size < fixed + len(received):
+                    hold.grow(GROWTH_BYTES)
+        hold.finish()
+        return received
+
+    async def _submit(self, batch: Batch, hold: Hold, *, first: bool) -> Delivery | IngestError | None:
+        """Hand a batch over; None where there is nothing to hand over, or why it was not taken."""
+        if not batch.records or self._missing is not None:
+            hold.release()
+            return self._missing
+        # What comes behind others waits for room even where a new request is refused.
+        wait_seconds = self._wait_seconds if first else self._answer_seconds
+        try:
+            delivery = await self._producer.submit(
+                batch.records, hold=hold, wait_seconds=wait_seconds, deadline=self._deadline
+            )
+        except IngestError as error:
+            if first:
+                raise
+            return error.with_traceback(None)
+        delivery.counted = self._intent.queued or not self._reader.places
+        if self._intent.queued:
+            delivery.promise_no_more()
+        return delivery
+
+    async def _reports(self, sent: Sequence[_Sent]) -> list[DeliveryReport | None]:
+        """What became of each record and of each failure, in the order of their numbers."""
+        reports: list[DeliveryReport | None] = []
+        for numbers, failures, delivery in sent:
+            found: Sequence[DeliveryReport | None]
+            if isinstance(delivery, IngestError):
+                found = [delivery] * len(numbers)
+            elif delivery is None or self._intent.queued:
+                found = [None] * len(numbers)
+                self.accepted += len(numbers)
+            else:
+                found = await delivery.wait()
+                self.accepted += sum(type(report) is Receipt for report in found)
+            if not failures:
+                reports += found
+                continue
+            reports += [None] * (len(numbers) + len(failures))
+            for number, report in zip(numbers, found, strict=True):
+                reports[number - 1] = report
+            for number, failure in failures:
+                reports[number - 1] = failure
+        return reports

@@ -1,0 +1,610 @@
+"""REST Proxy v3 over HTTP: a stream of objects with a report for each while it goes on, and batches."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from ingest.config import Config, Limits, Route, Timeouts
+from ingest.errors import DeliveryUnknown, IngestError, RecordRefused
+from ingest.formats.cutting import TOKENS_AT_ONCE, Cutter
+from ingest.formats.rest_v3 import RestV3, RestV3Batch
+from ingest.formats.seam import Bounds, Format, Reader, StreamReader
+from ingest.http.engines import ENGINES
+from ingest.http.messages import Request
+from ingest.http.protocol import HTTPProtocol
+from ingest.intent import read_intent
+from ingest.records import DeliveryReport, Receipt, Record
+from ingest.routing import Match
+from ingest.testing import MemoryProducer, StallingProducer
+from tests.client import Answer, Client, chunk, request
+from tests.exchange import Exchanges, open_exchanges
+
+CHUNKED = "Transfer-Encoding: chunked"
+JSON = "Content-Type: application/json"
+RECORDS = "/v3/clusters/c-1/topics/orders/records"
+BATCH = RECORDS + ":batch"
+OPEN = request(f"POST {RECORDS}", JSON, CHUNKED)
+
+
+def value(data: object, type_: str | None = "JSON") -> dict[str, Any]:
+    return {"value": {"data": data} if type_ is None else {"type": type_, "data": data}}
+
+
+def post(*objects: object, target: str = RECORDS) -> bytes:
+    content = b"\n".join(each if isinstance(each, bytes) else json.dumps(each).encode() for each in objects)
+    return request(f"POST {target}", JSON, content=content)
+
+
+async def ask(
+    data: bytes,
+    producer: MemoryProducer | None = None,
+    config: Config = Config(),  # noqa: B008  # frozen
+) -> Answer:
+    async with open_exchanges(producer or MemoryProducer(), config) as exchanges:
+        return await exchanges.ask(data)
+
+
+async def opened(exchanges: Exchanges, **more: Any) -> Client:
+    """A stream whose answer has begun, with its first report read."""
+    client = exchanges.connect(**more)
+    await client.send(OPEN + chunk(json.dumps(value("first")).encode()))
+    assert (await client.head())[0] == 200
+    assert json.loads(await client.chunk())["error_code"] == 200
+    return client
+
+
+class ChoosyProducer(MemoryProducer):
+    errors: dict[bytes | None, IngestError] = {  # noqa: RUF012
+        b'"unknown"': DeliveryUnknown("no report came in time"),
+        b'"refused"': RecordRefused("a broker refused the record"),
+    }
+
+    def _report(self, record: Record) -> DeliveryReport:
+        return self.errors.get(record.value) or super()._report(record)
+
+
+# A stream ------------------------------------------------------------------------------------------------
+
+
+async def test_object_becomes_a_record_and_gets_its_report() -> None:
+    producer = MemoryProducer()
+    answer = await ask(
+        post(
+            {
+                "partition_id": 1,
+                "headers": [{"name": "h", "value": "aGk="}, {"name": "n", "value": None}],
+                "key": {"type": "BINARY", "data": "Zm9v"},
+                "value": {"type": "JSON", "data": {"a": 1}},
+                "timestamp": "2021-02-05T19:14:42Z",
+            }
+        ),
+        producer,
+    )
+    assert producer.records == [
+        Record("orders", b'{"a": 1}', b"foo", (("h", b"hi"), ("n", None)), 1, 1612552482000)
+    ]
+    assert (answer.status, answer.fields["content-type"]) == (200, "application/json")
+    assert answer.content.endswith(b"}\r\n")
+    assert answer.json == {
+        "error_code": 200,
+        "cluster_id": "c-1",
+        "topic_name": "orders",
+        "partition_id": 1,
+        "offset": 0,
+        "timestamp": "2021-02-05T19:14:42Z",
+        "key": {"type": "BINARY", "size": 3},
+        "value": {"type": "JSON", "size": 8},
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ({"type": "JSON", "data": "s"}, b'"s"'),
+        ({"type": "JSON", "data": None}, None),
+        ({"type": "JSON"}, None),
+        ({"type": "STRING", "data": "é"}, "é".encode()),
+        ({"type": "STRING", "data": None}, None),
+        ({"type": "BINARY", "data": "AP8="}, b"\x00\xff"),
+        ({"type": "BINARY", "data": ""}, b""),
+        ({"data": "AP8="}, b"\x00\xff"),
+        ({"data": "AP8=", "schema_id": None}, b"\x00\xff"),
+        ({}, None),
+        (None, None),
+    ],
+)
+async def test_type_says_how_a_key_or_a_value_is_written(
+    written: dict[str, Any] | None, found: bytes | None
+) -> None:
+    producer = MemoryProducer()
+    answer = await ask(post({"value": written, "key": written}), producer)
+    assert producer.records == [Record("orders", found, found)]
+    expected = {"type": (written or {}).get("type", "BINARY"), "size": len(found or b"")}
+    assert answer.json.get("value") == answer.json.get("key") == (None if written is None else expected)
+
+
+@pytest.mark.parametrize("make_protocol", ENGINES.values(), ids=ENGINES.keys())
+async def test_each_record_is_answered_before_the_next_is_sent(
+    make_protocol: Callable[[], HTTPProtocol],
+) -> None:
+    producer = MemoryProducer()
+    async with open_exchanges(producer) as exchanges:
+        client = await opened(exchanges, make_protocol=make_protocol)
+        for offset in range(1, 20):
+            await client.send(chunk(json.dumps(value(offset)).encode()))
+            report = await client.chunk()
+            assert json.loads(report)["offset"] == offset
+        await client.send(chunk(b""))
+        assert await client.chunk() == b""
+        # and the connection goes on
+        assert (await client.ask(post(value(1)))).json["offset"] == 20
+
+
+async def test_answer_begins_before_there_is_a_report() -> None:
+    producer = StallingProducer()
+    async with open_exchanges(producer) as exchanges:
+        client = exchanges.connect()
+        await client.send(OPEN + chunk(json.dumps(value(1)).encode()))
+        assert (await client.head())[0] == 200
+        producer.release()
+        assert json.loads(await client.chunk())["offset"] == 0
+
+
+@pytest.mark.parametrize(
+    "form",
+    [b"%b%b%b", b"%b\n%b\r\n%b\n", b" [%b, %b ,%b ] ", b"[%b,%b,%b]"],
+    ids=["together", "lines", "array with blanks", "array"],
+)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+async def test_objects_are_found_however_they_are_written_and_cut(form: bytes, size: int) -> None:
+    objects = [value({"a": '}"{\\', "b": [number, []]}) for number in range(3)]
+    content = form % tuple(json.dumps(each).encode() for each in objects)
+    producer = MemoryProducer()
+    async with open_exchanges(producer) as exchanges:
+        pieces = [content[at : at + size] for at in range(0, len(content), size)]
+        answer = await exchanges.ask(OPEN + b"".join(map(chunk, pieces)) + chunk(b""))
+    assert [report["offset"] for report in answer.lines] == [0, 1, 2]
+    written = [json.loads(record.value or b"") for record in producer.records]
+    assert written == [each["value"]["data"] for each in objects]
+
+
+@pytest.mark.parametrize("target", ["/kafka" + RECORDS, "/v3/clusters/any%20thing/topics/orders/records"])
+async def test_cluster_is_not_looked_at(target: str) -> None:
+    answer = await ask(post(value(1), target=target))
+    assert answer.json["topic_name"] == "orders"
+    assert answer.json["cluster_id"] in ("c-1", "any thing")
+
+
+async def test_reports_keep_their_order_and_failures_end_nothing() -> None:
+    producer = ChoosyProducer()
+    wrong = value("x", "AVRO")
+    answer = await ask(
+        post(
+            value("a"),
+            wrong,
+            value("unknown"),
+            value("b"),
+            {"partition_id": -1},
+            value("refused"),
+            value("c"),
+        ),
+        producer,
+    )
+    found = [(report["error_code"], report.get("outcome")) for report in answer.lines]
+    assert found == [
+        (200, None),
+        (400, "not_written"),
+        (50003, "unknown"),
+        (200, None),
+        (40402, "not_written"),
+        (40002, "not_written"),
+        (200, None),
+    ]
+    assert [record.value for record in producer.records] == [b'"a"', b'"b"', b'"c"']
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (value("x", "AVRO"), "value.type is 'AVRO'"),
+        (value("x", "BINARY"), "value.data of type BINARY: Invalid base64"),
+        (value(1, "STRING"), "value.data of type STRING"),
+        ({"key": {"type": "BINARY", "data": 1}}, "key.data of type BINARY"),
+        ({"value": {"schema_id": 1, "data": 1}}, "value names a schema"),
+        ({"vlue": 1}, "unknown field `vlue`"),
+        ({"value": {"tpe": 1}}, "unknown field `tpe`"),
+        (value(1) | {"timestamp": "yesterday"}, "timestamp"),
+        (value(1) | {"timestamp": "2021-02-05T19:14:42"}, "timestamp"),
+        (value(1) | {"timestamp": "1921-02-05T19:14:42Z"}, "before 1970"),
+        (value(1) | {"timestamp": "0001-01-01T00:00:00+23:59"}, "before 1970"),
+        (value(1) | {"timestamp": "9999-12-31T23:59:59-23:59"}, "after 9999"),
+        (value(1) | {"headers": [{"name": "h", "value": "?"}]}, "base64"),
+        (value(1) | {"partition_id": 1 << 31}, "partition_id"),
+    ],
+)
+async def test_record_that_is_wrong_gets_a_report_of_its_own(wrong: dict[str, Any], said: str) -> None:
+    producer = MemoryProducer()
+    answer = await ask(post(wrong, value(1)), producer)
+    refused, written = answer.lines
+    assert (refused["error_code"], refused["outcome"], refused["retriable"]) == (400, "not_written", False)
+    assert said in refused["message"]
+    assert written["error_code"] == 200
+    assert len(producer.records) == 1
+
+
+async def test_record_that_is_too_large_gets_a_report_of_its_own() -> None:
+    answer = await ask(post(value(100 * "x"), value(1)), MemoryProducer(record_bytes=100))
+    assert [report["error_code"] for report in answer.lines] == [413, 200]
+
+
+DEEP = b'{"value":{"type":"JSON","data":' + 3000 * b"[" + 3000 * b"]" + b"}}"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [b"x", b"1", b'"s"', b"{]", b'{"value":}', b"[[", b"[{},]", b"[] {}", b"{},{}",
+     b'{"value":{"data":"\xff"}}', DEEP, b'{"value":{', b"["],
+)  # fmt: skip
+async def test_malformed_json_ends_the_stream_with_a_report(wrong: bytes) -> None:
+    producer = MemoryProducer()
+    before = b"" if wrong.startswith(b"[") else json.dumps(value("a")).encode() + b" "
+    async with open_exchanges(producer) as exchanges:
+        client = exchanges.connect()
+        answer = await client.ask(OPEN + chunk(before + wrong) + chunk(b""))
+    *reports, last = answer.lines
+    assert (last["error_code"], last["outcome"]) == (400, "not_written")
+    assert "invalid JSON" in last["message"] or "nested" in last["message"]
+    assert all(report["error_code"] in (200, 400) for report in reports)
+    assert len(producer.records) == sum(report["error_code"] == 200 for report in reports)
+
+
+async def test_what_comes_behind_malformed_json_is_not_read() -> None:
+    producer = MemoryProducer()
+    async with open_exchanges(producer) as exchanges:
+        client = await opened(exchanges)
+        await client.send(chunk(b"x"))
+        assert json.loads(await client.chunk())["error_code"] == 400
+        assert await client.chunk() == b""
+        assert await client.rest() == b""
+    assert len(producer.records) == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [request(f"POST {RECORDS}", JSON, content=b""), OPEN + chunk(b""), OPEN + chunk(b" \r\n") + chunk(b"")],
+    ids=["no content", "no chunk", "white space"],
+)
+async def test_empty_content_is_422(data: bytes) -> None:
+    answer = await ask(data)
+    assert (answer.status, answer.json["error_code"]) == (422, 422)
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "error_code"),
+    [
+        (request(f"POST {RECORDS}", "Content-Type: text/plain", content=b"{}"), 415, 415),
+        (request(f"POST {BATCH}", "Content-Type: text/plain", content=b"{}"), 415, 415),
+        (request(f"GET {RECORDS}"), 405, 405),
+        (post(value(1), target=RECORDS.replace("orders", "missing")), 404, 40401),
+        (post(value(1), target=RECORDS.replace("orders", "__x")), 403, 40301),
+        (post(value(1), target="/v3/clusters/c/topics/orders"), 405, 405),
+        (post(value(1), target="/v3/clusters/c/topics/orders/record"), 404, 404),
+    ],
+)
+async def test_what_the_head_shows_to_be_wrong_is_answered_whole(
+    data: bytes, status: int, error_code: int
+) -> None:
+    answer = await ask(data, MemoryProducer(topics=["orders"]))
+    assert (answer.status, answer.json["error_code"]) == (status, error_code)
+
+
+async def test_old_http_gets_its_reports_too() -> None:
+    content = json.dumps(value(1)).encode() * 2
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        answer = await exchanges.ask(request(f"POST {RECORDS}", JSON, content=content, version="1.0"))
+    assert [report["offset"] for report in answer.lines] == [0, 1]
+    assert answer.closes
+
+
+async def test_route_can_be_a_stream() -> None:
+    config = Config(routes=[Route("/in/{topic}", format="rest_v3", promise="queued")])
+    answer = await ask(post(value(1), target="/in/orders"), config=config)
+    assert (answer.status, answer.json["offset"], answer.json["cluster_id"]) == (200, 0, "")
+
+
+# How long, and how much ------------------------------------------------------------------------------------
+
+SHORT = Config(timeouts=Timeouts(stream_idle_seconds=30, stream_seconds=100))
+
+
+async def test_client_may_pause_between_records_for_so_long(autojump_clock: MockClock) -> None:
+    async with open_exchanges(MemoryProducer(), SHORT) as exchanges:
+        client = await opened(exchanges)
+        for _ in range(3):
+            await trio.sleep(29)
+            await client.send(chunk(json.dumps(value(1)).encode()))
+            assert json.loads(await client.chunk())["error_code"] == 200
+        begun = trio.current_time()
+        last = json.loads(await client.chunk())
+        assert (last["error_code"], last["retriable"], last["outcome"]) == (408, True, "not_written")
+        assert "timeouts.stream_seconds" in last["message"]
+        assert trio.current_time() - begun < 15
+        assert await client.chunk() == b""
+        assert await client.rest() == b""
+
+
+async def test_pause_that_is_too_long_ends_the_stream(autojump_clock: MockClock) -> None:
+    async with open_exchanges(MemoryProducer(), SHORT) as exchanges:
+        client = await opened(exchanges)
+        begun = trio.current_time()
+        last = json.loads(await client.chunk())
+        assert last["error_code"] == 408
+        assert "timeouts.stream_idle_seconds" in last["message"]
+        assert 30 <= trio.current_time() - begun <= 31
+        assert await client.chunk() == b""
+
+
+async def test_busy_stream_ends_at_its_limit(autojump_clock: MockClock) -> None:
+    async with open_exchanges(MemoryProducer(), SHORT) as exchanges:
+        client = await opened(exchanges)
+        code = 200
+        while code == 200:
+            await trio.sleep(1)
+            await client.send(chunk(json.dumps(value(1)).encode()))
+            code = json.loads(await client.chunk())["error_code"]
+        assert code == 408
+        assert 99 <= trio.current_time() <= 102
+
+
+async def test_pause_within_a_record_is_as_short_as_in_any_content(autojump_clock: MockClock) -> None:
+    async with open_exchanges(MemoryProducer(), SHORT) as exchanges:
+        client = await opened(exchanges)
+        await client.send(chunk(b'{"value":'))
+        begun = trio.current_time()
+        last = json.loads(await client.chunk())
+        assert "bytes a second" in last["message"]
+        assert trio.current_time() - begun <= Timeouts().body_grace_seconds + 1
+
+
+async def test_idle_stream_does_not_hold_up_a_drain(autojump_clock: MockClock) -> None:
+    producer = MemoryProducer()
+    async with open_exchanges(producer) as exchanges:
+        idle, busy = await opened(exchanges), await opened(exchanges)
+        await busy.send(chunk(b'{"value":'))
+        await trio.testing.wait_all_tasks_blocked()
+        for connection in exchanges.connections:
+            connection.drain()
+        last = json.loads(await idle.chunk())
+        assert (last["error_code"], last["outcome"]) == (50301, "not_written")
+        assert await idle.chunk() == b""
+        await busy.send(chunk(b'{"data":"eA=="}}'))
+        assert json.loads(await busy.chunk())["offset"] == 2  # what has begun is finished
+        assert json.loads(await busy.chunk())["error_code"] == 50301
+        assert trio.current_time() < 1
+
+
+async def test_endless_stream_holds_no_more_than_its_window() -> None:
+    producer = MemoryProducer()
+    one = json.dumps(value(1000 * "x")).encode()
+    async with open_exchanges(producer) as exchanges:
+        client = await opened(exchanges)
+        held = exchanges.budget.held_bytes
+        grown = []
+        for _ in range(30):
+            await client.send(chunk(one * 100))
+            reports = 0
+            while reports < 100:
+                reports += (await client.chunk()).count(b"\r\n")
+            assert exchanges.budget.held_bytes == held
+            producer.records.clear()
+            if not tracemalloc.is_tracing():
+                tracemalloc.start()
+            grown.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+    assert grown[-1] - grown[5] < 100_000
+
+
+async def test_object_that_does_not_end_is_refused_and_not_kept() -> None:
+    config = Config(limits=Limits(record_bytes=100_000))
+    async with open_exchanges(MemoryProducer(record_bytes=100_000), config) as exchanges:
+        client = await opened(exchanges)
+        held = exchanges.budget.held_bytes
+        await client.send(chunk(b'{"value":{"data":"'))
+        for _ in range(3):
+            await client.send(chunk(60_000 * b"x"))
+            await trio.testing.wait_all_tasks_blocked()
+        assert exchanges.budget.held_bytes - held >= 110_000  # of which a read is in the window
+        await client.send(chunk(60_000 * b"x"))
+        assert json.loads(await client.chunk())["error_code"] == 413
+        assert await client.chunk() == b""
+
+
+# Batches -------------------------------------------------------------------------------------------------
+
+
+async def test_batch_is_answered_by_the_entries_ids() -> None:
+    producer = ChoosyProducer()
+    entries = [
+        {"id": "1"} | value({"a": 1}),
+        {"id": "b"} | value("x", "AVRO"),
+        {"id": "3"} | value("unknown"),
+        {"id": "4", "key": {"type": "STRING", "data": "k"}, "partition_id": 2},
+    ]
+    answer = await ask(post({"entries": entries}, target=BATCH), producer)
+    assert answer.status == 207
+    first, fourth = answer.json["successes"]
+    assert first == {
+        "id": "1",
+        "cluster_id": "c-1",
+        "topic_name": "orders",
+        "partition_id": 0,
+        "offset": 0,
+        "value": {"type": "JSON", "size": 8},
+    }
+    assert (fourth["id"], fourth["partition_id"], fourth["key"]) == ("4", 2, {"type": "STRING", "size": 1})
+    failures = [(each["id"], each["error_code"], each["outcome"]) for each in answer.json["failures"]]
+    assert failures == [("b", 400, "not_written"), ("3", 50003, "unknown")]
+    assert len(producer.records) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "error_code"),
+    [
+        ({"entries": []}, 422, 42208),
+        ({}, 422, 42208),
+        ({"entries": [value(1)]}, 422, 42208),
+        ({"entries": [value(1) | {"id": ""}]}, 422, 42208),
+        ({"entries": [value(1) | {"id": 1}]}, 422, 42208),
+        ({"entries": [value(1) | {"id": 81 * "x"}]}, 422, 42208),
+        ({"entries": [value(1) | {"id": "1"}, value(1) | {"id": "1"}]}, 422, 42208),
+        ({"entries": [value(1) | {"id": "1", "x": 1}]}, 400, 400),
+        ({"entries": 1}, 400, 400),
+        (b'{"entries":[', 400, 400),
+        (b'{"entries":[{"id":"1","value":{"data":"\xff"}}]}', 400, 400),
+        (b"", 400, 400),
+        (b"[]", 400, 400),
+    ],
+)
+async def test_batch_that_is_wrong_writes_nothing(content: object, status: int, error_code: int) -> None:
+    producer = MemoryProducer()
+    answer = await ask(post(content, target=BATCH), producer)
+    assert (answer.status, answer.json["error_code"]) == (status, error_code)
+    assert producer.records == []
+
+
+async def test_large_batch_keeps_its_order_and_the_same_rules() -> None:
+    producer = MemoryProducer()
+    entries = [{"id": str(number)} | value(number) for number in range(20_000)]
+    answer = await ask(post({"entries": entries}, target="/kafka" + BATCH), producer)
+    assert [each["id"] for each in answer.json["successes"]] == [each["id"] for each in entries]
+    assert [record.value for record in producer.records] == [b"%d" % number for number in range(20_000)]
+    for wrong, status, error_code in (
+        (b'{"entries":%b,"x":1}', 400, 400),
+        (b'{"entries":%b,"entries":[{}]}', 400, 400),
+        (b'{"entries":%b,"entri\\u0065s":[]}', 400, 400),
+        (b'{"entri\\u0065s":%b}', 422, 42208),
+    ):
+        content = wrong % json.dumps(entries).encode()
+        answer = await ask(post(content, target=BATCH))
+        assert (answer.status, answer.json["error_code"]) == (status, error_code)
+    entries[-1] = entries[0]
+    answer = await ask(post({"entries": entries}, target=BATCH))
+    assert answer.json["error_code"] == 42208
+
+
+# Cutting -------------------------------------------------------------------------------------------------
+
+
+def cut(text: bytes, size: int) -> Iterator[bytes]:
+    cutter = Cutter(1 << 20)
+    for at in range(0, len(text), size):
+        cutter.feed(text[at : at + size])
+        while (found := cutter.next()) is not None:
+            if found:
+                yield found
+    cutter.end()
+
+
+objects = st.dictionaries(
+    st.text(),
+    st.recursive(
+        st.none() | st.floats(allow_nan=False) | st.text(alphabet='"\\{}[]é\n'),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('"\\{}[]'), inner, max_size=3),
+        max_leaves=8,
+    ),
+    max_size=3,
+)
+
+
+@given(st.lists(objects, max_size=5), st.integers(1, 40), st.sampled_from(["", " ", "\r\n"]), st.booleans())
+def test_objects_are_cut_where_they_end(
+    those: list[dict[str, Any]], size: int, between: str, in_array: bool
+) -> None:
+    written = [json.dumps(each, ensure_ascii=False).encode() for each in those]
+    blank = between.encode()
+    text = b"[" + (blank + b"," + blank).join(written) + b"]" if in_array else blank.join(written)
+    assert list(cut(blank + text + blank, size)) == written
+
+
+@given(st.text(alphabet='{}[],:"\\ a1').map(str.encode), st.integers(1, 10))
+def test_what_is_cut_is_the_same_however_it_comes(text: bytes, size: int) -> None:
+    def outcome(size: int) -> list[bytes | None]:
+        found: list[bytes | None] = []
+        try:
+            found.extend(cut(text, size))  # what comes before an error stays in
+        except IngestError:
+            found.append(None)
+        return found
+
+    assert outcome(size) == outcome(len(text) + 1)
+
+
+def test_others_have_their_turn_while_brackets_are_counted() -> None:
+    cutter = Cutter(1 << 30)
+    cutter.feed(b'{"a":' + 3 * TOKENS_AT_ONCE * b"[")
+    assert [cutter.next() for _ in range(4)] == [b"", b"", b"", None]
+
+
+# Whatever comes ------------------------------------------------------------------------------------------
+
+FRAGMENTS = st.lists(
+    st.sampled_from(
+        [b"{", b"}", b"[", b"]", b",", b":", b'"', b'"entries"', b'"id"', b'"1"', b'"value"', b'"data"',
+         b'"type"', b'"STRING"', b'"BINARY"', b'"JSON"', b'"\\ud800"', b'"headers"', b'"name"', b"null",
+         b"-1", b"1e999", b"\xff", b'"timestamp"', b'"9999-12-31T23:59:59Z"', b'"partition_id"', b" "]
+    ),
+    max_size=40,
+).map(b"".join)  # fmt: skip
+WHOLE_OBJECTS = st.builds(
+    lambda data, type_, more: b'{"id":"1","value":{"type":%b,"data":%b}%b}' % (type_, data, more),
+    FRAGMENTS | st.sampled_from([b'"\\ud800"', b'"eA=="', b"[1]"]),
+    st.sampled_from([b'"STRING"', b'"JSON"', b'"BINARY"', b"null", b"1"]),
+    st.sampled_from([b"", b',"timestamp":"9999-12-31T23:59:59Z"', b',"id":"\\ud800"', b',"headers":[{}]']),
+)
+
+
+def opened_reader(format_: Format, path: str) -> Reader | StreamReader:
+    match = Match(Route(path, format=format_.name), "t", None, None, False, False, True, cluster="c")
+    asked = Request("POST", b"/", b"1.1", (), 0)
+    return format_.open(read_intent(asked, match, [format_]), Bounds(10**6, 10**6, 10**7, 10**7))
+
+
+@given(FRAGMENTS | WHOLE_OBJECTS)
+def test_nothing_but_an_answer_comes_of_any_stream(content: bytes) -> None:
+    reader = opened_reader(RestV3(paths=True), "/s/{topic}")
+    assert isinstance(reader, StreamReader)
+    try:
+        for batch in (*reader.feed(content), *reader.end()):
+            reports: list[DeliveryReport] = [Receipt("t", 0, 1, None) for _ in batch.numbers]
+            lines = reader.results(batch, reports).split(b"\r\n")[:-1]
+            assert len(lines) == len(batch.numbers) + len(batch.failures)
+            assert all(json.loads(line)["error_code"] for line in lines)
+    except IngestError as error:
+        assert error.status in (400, 422)
+
+
+@given(FRAGMENTS | st.lists(WHOLE_OBJECTS).map(lambda those: b'{"entries":[' + b",".join(those) + b"]}"))
+def test_nothing_but_an_answer_comes_of_any_batch(content: bytes) -> None:
+    found: list[object] = []
+    for in_steps in (False, True):
+        reader = opened_reader(RestV3Batch(paths=True), "/b/{topic}")
+        assert isinstance(reader, Reader)
+        try:
+            batches = list(reader.read_in_steps(content)) if in_steps else [reader.read(content)]
+        except IngestError as error:
+            assert error.status in (400, 422)
+            found.append(None)
+        else:
+            found.append([record for batch in batches for record in batch.records])
+    if b"\\u" not in content:
+        assert found[0] == found[1]
