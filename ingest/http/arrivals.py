@@ -56,7 +56,10 @@ class Parked(parking.Place):
         self._arrived = True
         if ended:
             self._ended = True
-        if self._reads and not (self.at_once is not None and self.at_once()):
+        if not self._reads or self._coroutine is None:  # the latter where it has been cancelled
+            return
+        waits = self.at_once is not None and self.at_once()
+        if not waits or self._ended:  # for the end no further event comes
             self.go_on()
 
 

@@ -112,8 +112,10 @@ class AtOnce(Exchange):
                 if self._left is None:
                     if self._begun is not None:
                         self._is_awaited = True
-                        await park()
-                        self._is_awaited = False
+                        try:
+                            await park()
+                        finally:
+                            self._is_awaited = False
                     elif tcp.emptied and not self._has_more:
                         await place.readable()
                     if self._left is None:
@@ -128,6 +130,7 @@ class AtOnce(Exchange):
                     if left.is_last:
                         self._unread = tcp.readable()
                         return None
+                    del left  # what a connection keeps while it is idle, it keeps ten thousand times
                     self._wait_for_client(Phase.IDLE, self._idle_seconds())
                 elif not tcp.emptied:  # there may be no end to what it sends
                     await own_task()

@@ -92,9 +92,14 @@ class Connection(AtOnce):
         if self.phase is Phase.CONTENT and self._reading is not None:
             self._reading.cancel()
         elif self.phase in (Phase.IDLE, Phase.HEAD) and self.socket is not None and self.socket.readable():
-            pass  # it has come after all: cancelling now would hit the request that is about to be read
+            self.notice()  # it has come after all: cancelling now would hit what is about to be read
         else:
             self._scope.cancel()
+
+    def notice(self) -> None:
+        """There is something to read that no event may tell of: a read ends before urgent data (tcp(7))."""
+        if self._place is not None:
+            self._place.arrive(ended=False)
 
     def abandon(self) -> None:
         """End at once: the client has reset the connection, or another has to have its place."""

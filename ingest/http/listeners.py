@@ -200,7 +200,8 @@ class Listeners:
                 if event & select.POLLERR:
                     waiting[descriptor].abandon()
         for number, connection in enumerate(expired, 1):
-            if connection.deadline <= now:  # still: others ran meanwhile
+            # Still: others ran meanwhile.
+            if connection.deadline <= now and connection in self.connections:
                 connection.expire()
             if number % EXPIRED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
@@ -251,6 +252,8 @@ class Listeners:
             # A token before accept: a connection that cannot be served waits in the kernel's backlog.
             while self._open >= self.most:
                 await trio.lowlevel.wait_readable(listening)
+                if self._open < self.most:  # some have left meanwhile
+                    break
                 if self._evict(evicted_at_once):
                     evicted_at_once = min(2 * evicted_at_once, EVICTED_AT_ONCE)
                 with trio.move_on_after(EVICTED_SECONDS):
@@ -287,6 +290,8 @@ class Listeners:
             # What has come is read first: a request may be lost in no other way.
             if connection.socket is None or not connection.socket.readable():
                 connection.abandon()
+            else:
+                connection.notice()
         return bool(waiting)
 
     def _accept_one(self, listening: socket.socket) -> bool:

@@ -574,7 +574,8 @@ async def test_drain_that_begins_while_an_answer_is_sent_on_the_short_way_ends_t
 class Later:
     """The same, each answer once `wake` has been called; it is its own `Begun` too."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = 20_000_000) -> None:
+        self.size = size
         self.wake: Callable[[], None] | None = None
         self.begun = trio.Event()
 
@@ -587,7 +588,7 @@ class Later:
         return True
 
     def end(self, begun: Later) -> Answer:
-        return Large().begin(Request("GET", b"/", b"1.1", (), 0), b"", 0)
+        return Answer(Response(200, content=b"x" * self.size), b"id")
 
     def forget(self) -> None:
         raise AssertionError("somebody waits")
@@ -617,6 +618,29 @@ async def test_what_arrives_while_an_answer_is_owed_is_served_behind_it() -> Non
             assert len((await client.answer()).content) == 20_000_000
 
 
+@contextlib.asynccontextmanager
+async def open_raw(place: Place) -> AsyncIterator[tuple[socket.socket, Client]]:
+    """A client, and its socket, which sends before anybody else has a turn."""
+    raw = socket.create_connection((LOCALHOST, place.port))
+    raw.setblocking(False)
+    async with trio.SocketStream(trio.socket.from_stdlib_socket(raw)) as stream:
+        yield raw, Client(stream)
+
+
+async def test_who_ends_its_side_behind_a_request_is_answered_and_let_go() -> None:
+    way, asked = Later(10), request("GET /ended")
+    async with open_place(ENGINES["builtin"], echo, short_way=way) as place:
+        place.accept()
+        async with open_raw(place) as (raw, client):
+            await client.ask(asked)
+            raw.send(asked)
+            raw.shutdown(socket.SHUT_WR)  # one event for both
+            await way.answer()
+            assert (await client.answer()).status == 200
+            assert await client.rest() == b""
+            await place.listeners.ended()
+
+
 class Known(Later):
     """The same with answers that are there at once."""
 
@@ -633,6 +657,91 @@ async def test_an_answer_that_is_there_at_once_is_not_waited_for() -> None:
         await client.ask(GET)
         for _ in range(3):
             assert (await client.ask(GET)).content == b"known"
+
+
+async def test_who_ends_its_side_behind_a_request_that_is_answered_at_once_is_let_go() -> None:
+    asked = request("GET /ended-too")
+    async with open_place(ENGINES["builtin"], echo, short_way=Known()) as place:
+        place.accept()
+        async with open_raw(place) as (raw, client):
+            await client.ask(asked)
+            raw.send(asked)
+            raw.shutdown(socket.SHUT_WR)
+            assert (await client.answer()).content == b"known"
+            assert await client.rest() == b""
+            await place.listeners.ended()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["short way", "long way"])
+async def test_request_that_comes_while_a_parked_connection_is_ended_is_answered(known: bool) -> None:
+    way = Later(10)
+    async with open_place(ENGINES["builtin"], echo, short_way=way) as place:
+        place.accept()
+        for number in range(20):
+            asked = request(f"GET /late-{known}-{number}")
+            async with open_raw(place) as (raw, client):
+                if known:
+                    await client.ask(asked)
+                while [each.phase for each in place.listeners.connections] != [Phase.IDLE]:
+                    await trio.lowlevel.checkpoint()
+                for _ in range(5):  # passes of the loop, after which nothing else is under way
+                    await trio.lowlevel.checkpoint()
+                (connection,) = place.listeners.connections
+                connection.expire()
+                raw.send(asked)  # its task has not had its turn
+                if known:
+                    await way.answer()
+                assert (await client.answer()).status == 200
+            del connection
+            await place.listeners.ended()
+
+
+async def test_more_of_a_head_behind_urgent_data_is_read() -> None:
+    async with open_place(ENGINES["builtin"], echo) as place:
+        place.accept()
+        async with open_raw(place) as (raw, client):
+            await client.ask(GET)
+            (connection,) = place.listeners.connections
+            raw.send(GET[:8])
+            raw.send(b"!", socket.MSG_OOB)
+            raw.send(GET[8:])
+            for _ in range(5):
+                await trio.lowlevel.checkpoint()
+            connection.expire()  # as the sweep does in the end
+            assert (await client.answer()).status == 200
+
+
+async def test_a_place_that_was_left_is_taken_by_who_comes_next(make_protocol: MakeProtocol) -> None:
+    async with open_place(make_protocol, echo, most=2) as place:
+        place.accept()
+        async with place.client() as client, place.client() as other:
+            await client.ask(GET)
+            await other.ask(GET)
+        await place.listeners.ended()
+        async with place.client() as client:
+            assert (await client.ask(GET)).status == 200
+
+
+async def test_clients_that_leave_while_many_are_ended_end_nothing_else(
+    make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timeouts = Timeouts(head_seconds=0.5, idle_seconds=0.5)
+    async with open_place(make_protocol, echo, timeouts=timeouts) as place:
+        place.accept()
+        raws = [socket.create_connection((LOCALHOST, place.port)) for _ in range(200)]
+        expire = Connection.expire
+
+        def all_leave_at_the_first(connection: Connection) -> None:
+            while raws:
+                raws.pop().close()
+            expire(connection)
+
+        monkeypatch.setattr(Connection, "expire", all_leave_at_the_first)
+        while len(place.listeners.connections) < 200:
+            await trio.lowlevel.checkpoint()
+        await place.listeners.ended()
+        async with place.client() as client:
+            assert (await client.ask(GET)).status == 200
 
 
 # Addresses -----------------------------------------------------------------------------------------------
