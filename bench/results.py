@@ -8,8 +8,10 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,6 +177,20 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    return found
+
+
+def pinned_versions() -> dict[str, str]:
+    """Of what the peers in Rust and Go are made of, as their manifests pin it."""
+    peers = Path(__file__).parent / "peers"
+    crates = tomllib.loads((peers / "rust" / "Cargo.toml").read_text())["workspace"]["dependencies"]
+    found = {}
+    for name, pin in crates.items():
+        version = pin if isinstance(pin, str) else pin.get("version")
+        if version is not None:
+            found[name] = version.removeprefix("=")
+    module = (peers / "go" / "go.mod").read_text()
+    found |= re.findall(r"^\t\S+/(franz-go) v(\S+)$", module, re.MULTILINE)
     return found
 
 

@@ -291,3 +291,9 @@ def test_the_published_page_is_made_of_the_results_that_it_names(tmp_path: Path)
     report.write(results.read(path), path, page)
     report.write_changes(results.with_before(results.PUBLISHED), page)
     assert page.read_text() == text
+
+
+def test_what_peers_are_made_of_is_read_from_their_manifests() -> None:
+    versions = results.pinned_versions()
+    assert {"hyper", "tokio", "tokio-uring", "glommio", "rdkafka", "franz-go"} <= versions.keys()
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in versions.values())

@@ -137,7 +137,8 @@ def _begin(path: Path, pace: plan.Pace, systems: list[str], *, afresh: bool) -> 
         "tcp_tw_reuse": Path("/proc/sys/net/ipv4/tcp_tw_reuse").read_text().strip(),
     }
     left_out = {name: "not in bench/systems.py" for name in systems if name not in SYSTEMS}
-    return Findings(results.now(), commit, results.machine(), results.versions(), settings, left_out)
+    versions = results.versions() | results.pinned_versions()
+    return Findings(results.now(), commit, results.machine(), versions, settings, left_out)
 
 
 def run(found: Findings, path: Path, wanted: Sequence[Step]) -> None:
