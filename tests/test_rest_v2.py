@@ -21,8 +21,8 @@ from ingest.errors import (
     RecordRefused,
     UnknownPartition,
 )
-from ingest.formats.rest_v2 import MOST_RECORDS, EnvelopeReader, RestV2
-from ingest.formats.seam import Batch, Bounds, Head
+from ingest.formats.rest_v2 import EnvelopeReader, RestV2
+from ingest.formats.seam import MOST_RECORDS, Batch, Bounds, Head
 from ingest.http.engines import ENGINES
 from ingest.http.messages import Request
 from ingest.http.protocol import HTTPProtocol
@@ -428,6 +428,20 @@ async def test_number_of_records_has_a_limit() -> None:
     answer = await ask(post(b'{"records":[' + many + b"]}"))
     assert answer.status == 413
     assert f"more than {MOST_RECORDS} records" in answer.json["message"]
+
+
+@pytest.mark.parametrize("topics", [None, ["another"]], ids=["written", "failed"])
+async def test_answer_is_on_the_budget_until_it_is_sent(topics: list[str] | None) -> None:
+    many = b",".join([b"{}"] * 10_000)
+    async with open_exchanges(MemoryProducer(topics=topics)) as exchanges:
+        client = exchanges.connect(pair=trio.testing.lockstep_stream_pair)
+        await client.send(post(b'{"records":[' + many + b"]}"))
+        await trio.testing.wait_all_tasks_blocked()
+        held = exchanges.budget.held_bytes  # all of it for an answer that nobody takes
+        answer = await client.answer()
+        assert len(answer.content) == held > 500_000
+        await trio.testing.wait_all_tasks_blocked()
+        assert exchanges.budget.held_bytes == 0
 
 
 async def test_content_has_a_limit() -> None:

@@ -21,7 +21,7 @@ from ingest.formats.cutting import ArrayInSteps
 from ingest.formats.fields import read_fields
 from ingest.formats.keys import key_at
 from ingest.formats.plain import RecordReader, check_size
-from ingest.formats.seam import Batch, Bounds, Format, Head, Intent, Reader
+from ingest.formats.seam import BATCH_RECORDS, MOST_RECORDS, Batch, Bounds, Format, Head, Intent, Reader
 from ingest.http.messages import Response
 from ingest.records import DeliveryReport, Record
 from ingest.tally import Tally
@@ -225,6 +225,7 @@ class BatchReader(Reader):
     """Events in an array; each becomes a structured record, or fails alone."""
 
     steps = True
+    result_bytes = 16  # only counted; failures are paid for apart
     places = False
 
     def __init__(self, intent: Intent, bounds: Bounds, *, keys: bool) -> None:
@@ -248,6 +249,8 @@ class BatchReader(Reader):
         steps = ArrayInSteps(content)
         count = 0
         for items in steps:
+            if count + len(items) > MOST_RECORDS:
+                raise TooLarge(f"more than {MOST_RECORDS} events in one batch; send several")
             yield self._batch(items, count + 1)
             count += len(items)
         if content[steps.end :].strip(b" \t\r\n"):
@@ -273,8 +276,16 @@ class BatchReader(Reader):
 
     def answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
         """The counts, as for lines."""
-        failures = [(n, report) for n, report in enumerate(reports, 1) if isinstance(report, IngestError)]
+        *_, response = self.answer_in_steps(reports)
+        assert response is not None  # noqa: S101  # it comes last
+        return response
+
+    def answer_in_steps(self, reports: Sequence[DeliveryReport | None]) -> Iterator[Response | None]:
+        """The same, in the end."""
         tally = Tally()
-        tally.accepted = len(reports) - len(failures)
-        tally.count((), (), failures)
-        return tally.response(queued=self.intent.queued, minimal=self.intent.minimal, called="item")
+        for at in range(0, len(reports), BATCH_RECORDS):
+            some = reports[at : at + BATCH_RECORDS]
+            failures = [(n, each) for n, each in enumerate(some, at + 1) if isinstance(each, IngestError)]
+            tally.count_queued(range(len(some) - len(failures)), failures)
+            yield None
+        yield tally.response(queued=self.intent.queued, minimal=self.intent.minimal, called="item")

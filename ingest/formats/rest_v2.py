@@ -25,14 +25,12 @@ from ingest.errors import (
     UnsupportedMediaType,
 )
 from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, find_array
-from ingest.formats.seam import BATCH_RECORDS, Batch, Bounds, Format, Head, Intent, Reader
+from ingest.formats.seam import BATCH_RECORDS, MOST_RECORDS, Batch, Bounds, Format, Head, Intent, Reader
 from ingest.http.messages import Response
 from ingest.records import Alike, DeliveryReport, Receipt, Record
 
 PATHS = ("/topics/{topic}", "/topics/{topic}/partitions/{partition}")
 ANSWER_TYPE = "application/vnd.kafka.v2+json"
-MOST_RECORDS = 50_000
-"""The most records of one request: their answer is written at once."""
 
 _MEDIA_TYPE = re.compile(r"application/vnd\.kafka(?:\.(json|binary|text))?(?:\.v[12])?\+json")
 _BINARY = frozenset({"", "application/json", "application/octet-stream"})
@@ -220,6 +218,8 @@ class EnvelopeReader(Reader):
         self._kind = kind
         self._dialect = dialect
         self._strict_200 = strict_200
+        # A failure names its topic.
+        self.result_bytes = 256 + len(intent.like.topic)
 
     def read(self, content: bytes) -> Batch:
         """Its records."""

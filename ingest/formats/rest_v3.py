@@ -20,7 +20,17 @@ from ingest.errors import (
 )
 from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, Cutter, find_array
 from ingest.formats.plain import check_size
-from ingest.formats.seam import BATCH_RECORDS, Batch, Bounds, Format, Head, Intent, Reader, StreamReader
+from ingest.formats.seam import (
+    BATCH_RECORDS,
+    MOST_RECORDS,
+    Batch,
+    Bounds,
+    Format,
+    Head,
+    Intent,
+    Reader,
+    StreamReader,
+)
 from ingest.http.messages import Response
 from ingest.records import DeliveryReport, Receipt, Record
 from ingest.tally import Tally
@@ -32,8 +42,6 @@ RECORD_COST = 2_500
 """What making a record takes, as so many bytes of JSON."""
 BESIDE_BYTES = 4_096
 """How many bytes of an object are left beside its record's, in whatever way that is written: names, types."""
-MOST_RECORDS = 50_000
-"""The most entries of one batch: their answer is written at once."""
 ID_CHARACTERS = 80
 CLUSTER_CHARACTERS = 255
 
@@ -400,6 +408,7 @@ class EntriesReader(Reader):
     def __init__(self, intent: Intent, bounds: Bounds) -> None:
         super().__init__(intent, bounds)
         self._ids: dict[str, bytes] = {}  # and the end of each one's report
+        self.result_bytes = 384 + len(_begin(intent))
 
     def read(self, content: bytes) -> Batch:
         """Their records."""
