@@ -360,6 +360,15 @@ async def test_strimzis_async_does_not_wait() -> None:
     assert answer.status == 200
 
 
+async def test_strimzis_async_says_what_was_not_taken() -> None:
+    data = post(records({"value": "s"}, {"value": "x" * 1_000_001}), TEXT, target="/topics/orders?async=true")
+    answer = await ask(data, StallingProducer(), dialect("strimzi"))
+    assert answer.status == 202
+    taken, refused = answer.json["offsets"]
+    assert (taken, refused["error_code"]) == (NOWHERE, 500)
+    assert "limits.record_bytes" in refused["message"]
+
+
 async def test_full_is_503_before_content_is_read() -> None:
     async with open_exchanges(StallingProducer(accepts=0)) as exchanges:
         answer = await exchanges.ask(

@@ -317,9 +317,26 @@ async def test_old_http_gets_its_reports_too() -> None:
 
 
 async def test_route_can_be_a_stream() -> None:
-    config = Config(routes=[Route("/in/{topic}", format="rest_v3", promise="queued")])
+    config = Config(routes=[Route("/in/{topic}", format="rest_v3")])
     answer = await ask(post(value(1), target="/in/orders"), config=config)
     assert (answer.status, answer.json["offset"], answer.json["cluster_id"]) == (200, 0, "")
+
+
+async def test_routes_path_can_name_the_partition() -> None:
+    config = Config(
+        routes=[
+            Route("/in/{topic}/{partition}", format="rest_v3"),
+            Route("/many/{topic}/{partition}", format="rest_v3_batch"),
+        ]
+    )
+    both = {"partition_id": 2, **value(1)}
+    answer = await ask(post(value(1), both, target="/in/orders/2"), config=config)
+    assert [line.get("partition_id") for line in answer.lines] == [2, None]
+    assert (answer.lines[1]["error_code"], "leave one out" in answer.lines[1]["message"]) == (400, True)
+    entries = {"entries": [{"id": "a", **value(1)}, {"id": "b", **both}]}
+    answer = await ask(post(entries, target="/many/orders/2"), config=config)
+    assert answer.json["successes"][0]["partition_id"] == 2
+    assert answer.json["failures"][0]["error_code"] == 400
 
 
 # How long, and how much ------------------------------------------------------------------------------------

@@ -146,6 +146,8 @@ class RestV2(Format):
     """`{"records":[…]}`, on its own paths, and on any route by its media type."""
 
     name = "rest_v2"
+    key_fields = False
+    dialects = True
     media_types: ClassVar[Mapping[str, Any]] = _MEDIA_TYPES
     # If every record failed, the status is a failure's own, with the same content; Karapace's answers have
     # the type of the request.
@@ -370,7 +372,7 @@ class EnvelopeReader(Reader):
             failures += [report for report in some if isinstance(report, IngestError)]
             queued = queued or None in some
             yield None
-        if dialect == "strimzi" and queued:
+        if dialect == "strimzi" and queued and not failures:
             yield Response(204)
             return
         schemas = b"" if dialect == "strimzi" else b',"key_schema_id":null,"value_schema_id":null'

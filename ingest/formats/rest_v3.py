@@ -140,6 +140,7 @@ class _V3(Format):
     """What the two ways of v3 have in common."""
 
     queues = False
+    key_fields = False
 
     def like(self, head: Head) -> Record:
         """The topic; fields say nothing of a record."""
@@ -147,7 +148,7 @@ class _V3(Format):
             raise UnsupportedMediaType(
                 f"media type {head.media_type[:60]!a} is not read here; send application/json"
             )
-        return Record(head.match.topic)
+        return Record(head.match.topic, partition=head.match.partition)
 
 
 class RestV3(_V3):
@@ -209,7 +210,11 @@ def _record(item: _Object, intent: Intent, record_bytes: int) -> tuple[Record, b
     Raises `BadRequest`, `UnknownPartition` and `TooLarge`.
     """
     partition = item.partition_id
-    if partition is not None and partition < 0:
+    if partition is None:
+        partition = intent.like.partition
+    elif intent.like.partition is not None:
+        raise BadRequest("the record has a partition_id, and its path names a partition; leave one out")
+    elif partition < 0:
         raise UnknownPartition(f"there is no partition {partition}")
     key, key_said = _bytes(item.key, "key")
     value, value_said = _bytes(item.value, "value")

@@ -197,6 +197,11 @@ class Format(abc.ABC):
     queues: ClassVar[bool] = True
     """Whether there is an answer for records that are only in memory; if not, it waits for Kafka."""
 
+    key_fields: ClassVar[bool] = True
+    """Whether the key can come out of the content, by `Route.key_field`."""
+    dialects: ClassVar[bool] = False
+    """Whether `Route.v2_dialect` means something to it."""
+
     media_types: ClassVar[Mapping[str, Any]] = {}
     """For the document at `/openapi.json`: the media types of content, each with a JSON Schema."""
     answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {}
