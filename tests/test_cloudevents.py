@@ -332,6 +332,17 @@ async def test_large_batch_is_answered_as_a_small_one_is() -> None:
     assert [each["item"] for each in answer.json["results"]] == list(range(1, 300, 3))
 
 
+async def test_field_without_an_attributes_name_is_refused() -> None:
+    answer = await ask(request("POST /", *FIELDS, "ce-: x", content=b"1"))
+    assert (answer.status, "names no attribute" in answer.json["message"]) == (400, True)
+
+
+async def test_nul_in_an_attribute_is_kept_as_it_is() -> None:
+    producer = MemoryProducer()
+    assert (await ask(request("POST /", *FIELDS, "ce-ext: a%00b", content=b"1"), producer)).status == 200
+    assert producer.records[0].headers[-1] == ("ce_ext", b"a\0b")
+
+
 async def test_no_data_has_no_field_to_take_a_key_from() -> None:
     assert (await ask(request("POST /?key_field=a", *FIELDS))).json["error_code"] == 42206
 

@@ -345,6 +345,30 @@ async def test_record_that_is_too_large_fails_alone() -> None:
     assert len(producer.records) == 2
 
 
+async def test_record_with_too_much_beside_it_fails_alone() -> None:
+    items: list[dict[str, Any]] = [
+        {"headers": [{"key": ""}] * 101},
+        {"headers": [{"key": "a\0b", "value": "aGk="}]},
+        {"timestamp": 0},
+        {"headers": [{"key": "a\1b", "value": "AA=="}] * 100, "timestamp": 1},
+    ]
+    producer = MemoryProducer()
+    answer = await ask(post(records(*items)), producer)
+    assert answer.status == 200
+    *failed, good = answer.json["offsets"]
+    for item, words in zip(failed, ("101 headers; 100 is the most", "NUL", "timestamp is 0"), strict=True):
+        assert (item["error_code"], words in item["error"]) == (50002, True)
+    assert (good["offset"], len(producer.records)) == (0, 1)
+    assert (await ask(post(records(*items[:3])))).status == 400
+
+
+@pytest.mark.parametrize("digits", [1_000, 5_000])
+async def test_what_was_sent_is_not_sent_back_at_length(digits: int) -> None:
+    for item, status in ((b'"partition":-' + digits * b"9", 400), (b'"' + digits * b"x" + b'":1', 422)):
+        answer = await ask(post(b'{"records":[{%b}]}' % item))
+        assert (answer.status, len(answer.content) < 400) == (status, True)
+
+
 async def test_strimzis_async_does_not_wait() -> None:
     envelope = records({"value": 1})
     producer = StallingProducer()
@@ -412,6 +436,7 @@ async def test_large_envelope_keeps_its_order_and_holds_all_of_its_records() -> 
         (b'{"value_schema_id":7,"records":[%b]}', 200),
         (b'{"records":[%b],"x":1}', 422),
         (b'{"records":[%b],"records":[{"value":1}]}', 400),
+        (b'{"records":[%b],"records":["the array was here"]}', 400),
         (b'{"records":[%b],"rec\\u006frds":[]}', 400),
         (b'{"rec\\u006frds":[%b]}', 422),
         (b'{"key_schema":{"records":[{"value":1}]},"records":[%b]}', 413),
@@ -430,6 +455,18 @@ async def test_large_envelope_is_held_against_the_same_rules(frame: bytes, statu
     answer = await ask(post(frame % many), producer)
     assert answer.status == status
     assert len(producer.records) == (10_000 if status == 200 else 0)
+
+
+@pytest.mark.parametrize("type_", [JSON, TEXT])
+async def test_one_object_of_a_large_envelope_has_a_limit(type_: str) -> None:
+    config = Config(limits=Limits(record_bytes=40_000))
+    for size, status in ((84_000, 413), (70_000, 413), (39_000, 200)):
+        data = post(records({"value": size * "x"}, *[{"value": 1_000 * "y"}] * 40), type_)
+        answer = await ask(data, config=config)
+        first = answer.json.get("message") or answer.json["offsets"][0]["error"] or ""
+        assert ("limits.record_bytes" in first) == (status == 413)
+        # Beyond twice of what a record may have, nothing of the envelope is read.
+        assert answer.status == (413 if size > 2 * 40_000 + 4_096 - 30 else 200)
 
 
 async def test_number_of_records_has_a_limit() -> None:

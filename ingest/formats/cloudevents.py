@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from ingest.config import Compat
-from ingest.errors import BadRequest, IngestError, InvalidRecord, TooLarge, UnsupportedMediaType
-from ingest.formats.cutting import ArrayInSteps
+from ingest.errors import BadRequest, IngestError, InvalidRecord, TooLarge, UnsupportedMediaType, shown
+from ingest.formats.cutting import ArrayInSteps, most_bytes
 from ingest.formats.fields import read_fields
 from ingest.formats.keys import key_at
 from ingest.formats.plain import RecordReader, check_size
@@ -149,6 +149,8 @@ def _attributes(head: Head) -> dict[str, str]:
         if not name.startswith(_PREFIX):
             continue
         attribute = name.removeprefix(_PREFIX).decode("ascii")
+        if not attribute:
+            raise BadRequest("ce- names no attribute; write ce-subject: abc")
         if attribute in attributes:
             raise BadRequest(f"ce-{attribute} is given twice")
         text = value.decode("latin-1")
@@ -190,7 +192,9 @@ def _read_json(
         event = _read_event(text)
         _check_version(event.specversion)
     except msgspec.DecodeError as error:
-        raise InvalidRecord(f"no CloudEvent: {str(error).removeprefix('JSON is malformed: ')}") from None
+        raise InvalidRecord(
+            f"no CloudEvent: {shown(str(error)).removeprefix('JSON is malformed: ')}"
+        ) from None
     except UnicodeDecodeError as error:
         raise InvalidRecord(f"no CloudEvent: not UTF-8 at byte {error.start}") from None
     except RecursionError:
@@ -237,7 +241,7 @@ class BatchReader(Reader):
         try:
             items = [bytes(item) for item in _read_items(content)]
         except (msgspec.DecodeError, RecursionError) as error:
-            reason = str(error).removeprefix("JSON is malformed: ")
+            reason = shown(str(error)).removeprefix("JSON is malformed: ")
             raise BadRequest(f"no batch of CloudEvents: {reason}") from None
         for number, item in enumerate(items, 1):
             if not item.startswith(b"{"):
@@ -246,7 +250,7 @@ class BatchReader(Reader):
 
     def read_in_steps(self, content: bytes) -> Iterator[Batch]:
         """The same in batches."""
-        steps = ArrayInSteps(content)
+        steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes))
         count = 0
         for items in steps:
             if count + len(items) > MOST_RECORDS:

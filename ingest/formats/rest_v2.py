@@ -23,8 +23,10 @@ from ingest.errors import (
     TooLarge,
     Unprocessable,
     UnsupportedMediaType,
+    shown,
 )
-from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, find_array
+from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, find_array, most_bytes
+from ingest.formats.plain import check_headers
 from ingest.formats.seam import BATCH_RECORDS, MOST_RECORDS, Batch, Bounds, Format, Head, Intent, Reader
 from ingest.http.messages import Response
 from ingest.records import Alike, DeliveryReport, Receipt, Record
@@ -51,7 +53,7 @@ class _Item(Struct, Generic[T], forbid_unknown_fields=True, gc=False):
 
     value: T = None  # type: ignore[assignment]  # T is one that may be None, or Raw, of which this is no value
     key: T = None  # type: ignore[assignment]
-    partition: Annotated[int, Meta(lt=1 << 31)] | None = None
+    partition: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
     timestamp: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
     headers: list[_Header] | None = None
 
@@ -239,7 +241,7 @@ class EnvelopeReader(Reader):
         begin = find_array(content, "records")
         if begin is None:
             raise _no_records()
-        steps = ArrayInSteps(content, begin)
+        steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes), begin)
         count = 0
         for objects in steps:
             yield self._cut_batch(objects, count) if objects else Batch((), ())
@@ -277,10 +279,10 @@ class EnvelopeReader(Reader):
                 if isinstance(error, RecursionError)
                 else "not UTF-8"
                 if isinstance(error, UnicodeDecodeError)
-                else str(error).removeprefix("JSON is malformed: ")
+                else shown(str(error)).removeprefix("JSON is malformed: ")
             )
             return BadRequest(f"invalid JSON: {reason}")
-        message = str(error)
+        message = shown(str(error))
         if before is not None:
             message = _INDEX.sub(lambda match: f"`$.records[{int(match[1]) + before}]", message)
         if "unknown field" in message:
@@ -336,15 +338,21 @@ class EnvelopeReader(Reader):
                 raise Unprocessable(f"record {number} names a partition, and so does the path; leave one out")
             elif partition < 0:
                 raise Unprocessable(f"record {number} has partition {partition}; there is none below 0")
-            headers = tuple((header.key, header.value) for header in item.headers or ())
+            given = item.headers or ()
+            try:
+                check_headers(len(given))
+            except BadRequest as error:
+                failures.append((number, error.with_traceback(None)))
+                continue
+            headers = tuple((header.key, header.value) for header in given)
             record = Record(topic, write(item.value), write(item.key), headers, partition, item.timestamp)
             size = record.size()
             if size > most:
-                error = TooLarge(
+                large = TooLarge(
                     f"the record has {size} bytes with key and headers; {most} is the most for this topic by "
                     "limits.record_bytes or its own max.message.bytes"
                 )
-                failures.append((number, error))
+                failures.append((number, large))
                 continue
             cost += record.cost()
             records.append(record)

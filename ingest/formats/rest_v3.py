@@ -17,9 +17,10 @@ from ingest.errors import (
     UnknownPartition,
     Unprocessable,
     UnsupportedMediaType,
+    shown,
 )
-from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, Cutter, find_array
-from ingest.formats.plain import check_size
+from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, Cutter, find_array, most_bytes
+from ingest.formats.plain import check_headers, check_size
 from ingest.formats.seam import (
     BATCH_RECORDS,
     MOST_RECORDS,
@@ -40,8 +41,6 @@ MOST_AT_ONCE = 200
 """Records of one batch of a stream: each has a report of some hundred bytes, all written at once."""
 RECORD_COST = 2_500
 """What making a record takes, as so many bytes of JSON."""
-BESIDE_BYTES = 4_096
-"""How many bytes of an object are left beside its record's, in whatever way that is written: names, types."""
 ID_CHARACTERS = 80
 CLUSTER_CHARACTERS = 255
 
@@ -77,7 +76,7 @@ class _Data(Struct, forbid_unknown_fields=True, gc=False):
 class _Object(Struct, forbid_unknown_fields=True, gc=False):
     """One record as it is written."""
 
-    partition_id: Annotated[int, Meta(lt=1 << 31)] | None = None
+    partition_id: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
     headers: list[_Header] = []
     key: _Data | None = None
     value: _Data | None = None
@@ -218,6 +217,7 @@ def _record(item: _Object, intent: Intent, record_bytes: int) -> tuple[Record, b
         raise UnknownPartition(f"there is no partition {partition}")
     key, key_said = _bytes(item.key, "key")
     value, value_said = _bytes(item.value, "value")
+    check_headers(len(item.headers))
     headers = tuple((header.name, header.value) for header in item.headers)
     timestamp = None
     if item.timestamp is not None:
@@ -295,7 +295,7 @@ def _invalid(error: Exception) -> BadRequest:
         return BadRequest("invalid JSON: nested too deeply")
     if isinstance(error, UnicodeDecodeError):
         return BadRequest("invalid JSON: not UTF-8")
-    message = str(error)
+    message = shown(str(error))
     if isinstance(error, msgspec.ValidationError):
         return BadRequest(message)
     return BadRequest(f"invalid JSON: {message.removeprefix('JSON is malformed: ')}")
@@ -312,8 +312,8 @@ class ObjectReader(StreamReader):
         self._intent = intent
         self._record_bytes = bounds.record_bytes
         self._at_once = MOST_AT_ONCE
-        # Base64 is four thirds of what it stands for, and an escaped character up to six bytes.
-        self._cutter = Cutter(2 * bounds.record_bytes + BESIDE_BYTES)
+        self._cost_bytes = bounds.cost_bytes
+        self._cutter = Cutter(most_bytes(bounds.record_bytes))
         self._begin = b'"error_code":200,' + _begin(intent)
         self._number = 0
         self._begun = False
@@ -324,8 +324,8 @@ class ObjectReader(StreamReader):
         return self._cutter.held_bytes
 
     def begins(self, data: bytes) -> bool:
-        """Anything but white space: who sends that waits for the answer to begin."""
-        return not data.isspace()
+        """Anything of an object: who sends that waits for the answer to begin."""
+        return bool(data.strip(b" \t\r\n[]"))
 
     def feed(self, data: bytes) -> Iterator[Batch]:
         """The objects that end in `data`.  Raises `BadRequest` for what is no JSON, `TooLarge`."""
@@ -337,6 +337,7 @@ class ObjectReader(StreamReader):
             numbers: list[int] = []
             failures: list[tuple[int, IngestError]] = []
             notes: list[bytes] = []
+            cost = 0
             for text in objects:
                 self._number += 1
                 try:
@@ -350,11 +351,14 @@ class ObjectReader(StreamReader):
                 except IngestError as wrong:
                     failures.append((self._number, _alone(wrong)))
                 else:
+                    if cost and cost + record.cost() > self._cost_bytes:
+                        yield Batch(records, numbers, failures, cost, notes)
+                        records, numbers, failures, notes, cost = [], [], [], [], 0
+                    cost += record.cost()
                     records.append(record)
                     numbers.append(self._number)
                     notes.append(said)
             if objects or more:
-                cost = sum(record.cost() for record in records)
                 yield Batch(records, numbers, failures, cost, notes)
             if error is not None:
                 raise error
@@ -378,9 +382,10 @@ class ObjectReader(StreamReader):
 
     def end(self) -> Iterable[Batch]:
         """Raises `BadRequest` where something is not complete, `Unprocessable` where there was nothing."""
-        if not self._begun:
-            raise Unprocessable('the request has no content; a record is an object as in {"value":{…}}')
-        self._cutter.end()
+        if self._begun:
+            self._cutter.end()
+        if not self._number:
+            raise Unprocessable('the request has no records; a record is an object as in {"value":{…}}')
         return ()
 
     def results(self, batch: Batch, reports: Sequence[DeliveryReport]) -> bytes:
@@ -431,7 +436,7 @@ class EntriesReader(Reader):
         begin = find_array(content, "entries")
         if begin is None:
             raise _no_entries()
-        steps = ArrayInSteps(content, begin)
+        steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes), begin)
         try:
             for objects in steps:
                 text = b"[" + b",".join(objects) + b"]"
