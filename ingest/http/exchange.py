@@ -154,7 +154,9 @@ class Exchange:
             if isinstance(event, Content):
                 # No more than the grace: who sent fast for a while must not hang for as long after it.
                 earned = len(event.data) / self._timeouts.body_bytes_per_second
-                self._allowance = min(self._allowance + earned, self._timeouts.body_grace_seconds)
+                grace = self._timeouts.body_grace_seconds
+                # What begins after a pause has the grace that content has, not what the pause has left.
+                self._allowance = grace if self._idles else min(self._allowance + earned, grace)
                 self._idles = False
                 self.content_bytes += len(event.data)
                 return event.data
