@@ -65,7 +65,7 @@ class CloudEvents(Format):
     name = "cloudevents"
     media_types: ClassVar[Mapping[str, Any]] = {
         STRUCTURED: _EVENT_SCHEMA,
-        BATCH: {"type": "array", "items": _EVENT_SCHEMA},
+        BATCH: {"type": "array", "items": _EVENT_SCHEMA, "maxItems": MOST_RECORDS},
     }
     answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {
         200: {"application/json": {"anyOf": [{"$ref": "#/components/schemas/Written"}, _COUNTED]}},

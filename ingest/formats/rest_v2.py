@@ -26,7 +26,7 @@ from ingest.errors import (
     shown,
 )
 from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, find_array, most_bytes
-from ingest.formats.plain import check_headers
+from ingest.formats.plain import MOST_HEADERS, check_headers
 from ingest.formats.seam import BATCH_RECORDS, MOST_RECORDS, Batch, Bounds, Format, Head, Intent, Reader
 from ingest.http.messages import Response
 from ingest.records import Alike, DeliveryReport, Receipt, Record
@@ -122,8 +122,8 @@ def _envelope_schema(value: Any) -> Any:
             "key": value,
             "value": value,
             "partition": {"type": ["integer", "null"], "minimum": 0, "maximum": (1 << 31) - 1},
-            "timestamp": {"type": ["integer", "null"], "minimum": 0, "maximum": (1 << 63) - 1},
-            "headers": {"type": ["array", "null"], "items": header},
+            "timestamp": {"type": ["integer", "null"], "minimum": 1, "maximum": (1 << 63) - 1},
+            "headers": {"type": ["array", "null"], "items": header, "maxItems": MOST_HEADERS},
         },
         "additionalProperties": False,
     }

@@ -20,7 +20,7 @@ from ingest.errors import (
     shown,
 )
 from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, Cutter, find_array, most_bytes
-from ingest.formats.plain import check_headers, check_size
+from ingest.formats.plain import MOST_HEADERS, check_headers, check_size
 from ingest.formats.seam import (
     BATCH_RECORDS,
     MOST_RECORDS,
@@ -114,6 +114,7 @@ _RECORD_SCHEMA: dict[str, Any] = {
         "partition_id": {"type": ["integer", "null"], "maximum": (1 << 31) - 1},
         "headers": {
             "type": "array",
+            "maxItems": MOST_HEADERS,
             "items": {
                 "type": "object",
                 "properties": {"name": {"type": "string"}, "value": {"type": ["string", "null"]}},
@@ -179,6 +180,7 @@ class RestV3Batch(_V3):
                     "type": "array",
                     "items": _ENTRY_SCHEMA,
                     "minItems": 1,
+                    "maxItems": MOST_RECORDS,
                 }
             },
             "required": ["entries"],
