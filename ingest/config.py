@@ -66,11 +66,13 @@ class Route(Section, frozen=True):
     its paths, and else the media type says which one it is."""
     key_field: _Text | None = None
     """The JSON field that becomes the key where the request does not say: `user.id`, 8 names and 256 bytes
-    at most."""
+    at most.  Not for the REST Proxy's formats."""
     v2_dialect: Dialect | None = None
-    """Whose answers REST Proxy v2 gives here; unset, those of `compat.v2_dialect`."""
+    """Whose answers REST Proxy v2 gives here; unset, those of `compat.v2_dialect`.
+    Not for another format."""
     promise: Literal["delivered", "queued"] = "delivered"
-    """What a 2xx promises: `delivered`, Kafka has it; `queued`, this process has it in memory."""
+    """What a 2xx promises: `delivered`, Kafka has it; `queued`, this process has it in memory.
+    Not for `rest_v3` and `rest_v3_batch`, which always wait for Kafka."""
     respond_async: bool = True
     """Whether `Prefer: respond-async` is honoured: 202 once the record is in the pipeline."""
     when_full: Literal["reject", "wait"] = "reject"

@@ -22,6 +22,14 @@ class Outcome(enum.Enum):
     """Kafka may have it; sending it again may duplicate it."""
 
 
+SHOWN_CHARACTERS = 200
+
+
+def shown(text: str) -> str:
+    """What of `text`, which can have names out of a request in it, is fit for a message."""
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS // 2] + " … " + text[-80:]
+
+
 class IngestError(Exception):
     """A request or a record that did not get a receipt.
 

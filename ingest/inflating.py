@@ -54,6 +54,7 @@ class Inflated:
         self.send = exchange.send
         self.end = exchange.end
         self.let_idle = exchange.let_idle
+        self.keep = exchange.keep
 
     def __enter__(self) -> Inflated:
         return self

@@ -7,7 +7,7 @@ from typing import TypeAlias, overload
 
 import msgspec
 
-from ingest.errors import IngestError
+from ingest.errors import BadRequest, IngestError
 
 RECORD_OVERHEAD_BYTES = 512
 """What a record costs beyond its own bytes while it is held.
@@ -53,6 +53,19 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         return self.size() + RECORD_OVERHEAD_BYTES + header * len(self.headers)
 
 
+def unwritable(record: Record) -> BadRequest | None:
+    """Why librdkafka would write another record than this one, if it would; for producers to report.
+
+    Its names of headers end at the first NUL, and its timestamp 0 is the time of sending.
+    """
+    if record.timestamp == 0:
+        return BadRequest("the timestamp is 0, for which librdkafka puts the time of sending; 1 is the least")
+    for name, _ in record.headers:
+        if "\0" in name:
+            return BadRequest("a header's name has the character NUL (U+0000), where librdkafka would end it")
+    return None
+
+
 class Alike(Sequence[Record]):
     """Records that differ in value and key alone: the lines of a stream, without an object for each.
 
@@ -74,7 +87,7 @@ class Alike(Sequence[Record]):
     def plain(self) -> bool:
         """Whether they have nothing but topic, value and key."""
         like = self.like
-        return not like.headers and like.partition is None and not like.timestamp
+        return not like.headers and like.partition is None and like.timestamp is None
 
     def __len__(self) -> int:
         return len(self.values)

@@ -12,7 +12,7 @@ from ingest.budget import Hold
 from ingest.errors import DeliveryUnknown, IngestError, Overloaded, UnknownTopic
 from ingest.kafka.topics import check_name
 from ingest.producer import Cluster, Delivery, Ledger, Topic
-from ingest.records import DeliveryReport, Receipt, Record
+from ingest.records import DeliveryReport, Receipt, Record, unwritable
 
 
 class MemoryProducer:
@@ -75,6 +75,8 @@ class MemoryProducer:
             delivery.settle(index, self._report(record))
 
     def _report(self, record: Record) -> DeliveryReport:
+        if (refused := unwritable(record)) is not None:
+            return refused
         where = (record.topic, record.partition or 0)
         offset = self._offsets.get(where, 0)
         self._offsets[where] = offset + 1

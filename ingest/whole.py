@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,6 +26,8 @@ OBJECT_COST = 100
 """What a record in an envelope takes beside its bytes, as so many bytes of JSON."""
 STEP_COST = 131_072
 """What reading one batch of large content takes, or answering for one, as so many bytes of JSON."""
+FAILURE_COST = 1_024
+"""What a record that failed costs of the budget until the request is answered: an error, with its words."""
 GROWTH_BYTES = 65_536
 """By how much the hold of content of unknown length grows at a time."""
 
@@ -42,6 +45,7 @@ class Whole:
 
     __slots__ = (
         "_answer_seconds",
+        "_beside",
         "_budget",
         "_deadline",
         "_exchange",
@@ -74,6 +78,8 @@ class Whole:
         self._turn = turn
         self._answer_seconds = answer_seconds
         self._missing = missing
+        # Of failures, and of the answer until it is sent.
+        self._beside = budget.hold_nothing(None)
         self._wait_seconds = intent.wait_seconds
         self._deadline = math.inf
         self.accepted = 0
@@ -81,6 +87,8 @@ class Whole:
 
     async def run(self) -> Response:
         """Read the content, produce its records, and answer for them."""
+        if self._reader.steps:
+            self._exchange.keep(self._beside)
         parts = await self._read()
         if len(parts) == 1 and not parts[0][0].failures:
             return await self._run_one(*parts.pop())
@@ -100,6 +108,7 @@ class Whole:
             for each in sent:
                 if isinstance(each.delivery, Delivery) and not self._intent.queued:
                     each.delivery.withdraw(Overloaded("withdrawn: the caller has gone"))
+            self._beside.release()
             raise
         return await self._answer(reports)
 
@@ -120,13 +129,29 @@ class Whole:
     async def _answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
         """What the reader says, while others get their turn."""
         reader = self._reader
-        if not reader.steps or len(reports) <= BATCH_RECORDS:
+        if not reader.steps:
             return reader.answer(reports)
+        if len(reports) <= BATCH_RECORDS:
+            return self._kept(reader.answer(reports))
         for response in reader.answer_in_steps(reports):
             if response is not None:
-                return response
+                return self._kept(response)
             await self._turn.take(STEP_COST)
         raise AssertionError("a reader's last step is its answer")
+
+    def _kept(self, response: Response) -> Response:
+        """The answer, which is paid for as it is from now on."""
+        size = len(response.content or b"")
+        if size > self._beside.size:
+            with contextlib.suppress(Overloaded):  # records are written: their answer has to be given
+                self._beside.grow(size - self._beside.size)
+        self._beside.shrink(size)
+        return response
+
+    def _cost_beside(self, batch: Batch) -> int:
+        """What its failures and the results of all of it cost until they are sent."""
+        failed = len(batch.failures)
+        return self._reader.result_bytes * (len(batch.numbers) + failed) + FAILURE_COST * failed
 
     async def _read(self) -> list[tuple[Batch, Hold]]:
         """The records, each batch with its hold, once all of the content is there and makes sense."""
@@ -164,6 +189,8 @@ class Whole:
                     len(content) + (OBJECT_COST * content.count(b"{") if reader.steps else 0)
                 )
             batch = reader.read(content)
+            if reader.steps:
+                self._beside.grow(self._cost_beside(batch))
             # Whoever is told 202 does not wait, and the record that waits has no head.
             cost = batch.cost + (0 if intent.queued else head_cost)
             if cost > hold.size:
@@ -172,6 +199,7 @@ class Whole:
                 hold.shrink(cost)
         except BaseException:
             hold.release()
+            self._beside.release()
             raise
         return [(batch, hold)]
 
@@ -188,13 +216,15 @@ class Whole:
                     return parts
                 if not batch.numbers and not batch.failures:
                     continue
-                total += batch.cost
+                beside = self._cost_beside(batch)
+                total += batch.cost + beside
                 if total > self._budget.limit_bytes // 2:
                     raise TooLarge(
                         f"the records of this request take {total} bytes of limits.held_bytes or more, and "
                         "half of it is the most; send fewer at once"
                     )
                 # Without a wait: two that wait for more while they hold some would wait for each other.
+                self._beside.grow(beside)
                 parts.append((batch, await self._budget.acquire(batch.cost)))
         except BaseException:
             for _, hold in parts:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ingest.config import Compat, Config, Limits, Route
 from ingest.formats.cloudevents import BATCH, STRUCTURED, CloudEvents
-from ingest.formats.seam import Batch, Bounds, Reader
+from ingest.formats.seam import MOST_RECORDS, Batch, Bounds, Reader
 from ingest.http.engines import ENGINES
 from ingest.http.messages import Request
 from ingest.http.protocol import HTTPProtocol
@@ -305,6 +305,42 @@ async def test_partitionkey_stays_a_header_and_can_be_left_at_that() -> None:
     producer = MemoryProducer()
     await ask(structured(EVENT | {"partitionkey": "k"}), producer, NO_KEYS)
     assert producer.records[0].key is None
+
+
+async def test_number_of_events_in_a_batch_has_a_limit() -> None:
+    many = b",".join([b"{}"] * (MOST_RECORDS + 1))
+    answer = await ask(request("POST /", f"Content-Type: {BATCH}", content=b"[" + many + b"]"))
+    assert answer.status == 413
+    assert f"more than {MOST_RECORDS} events" in answer.json["message"]
+
+
+async def test_events_that_fail_are_on_the_budget() -> None:
+    config = Config(limits=Limits(request_bytes=200_000, record_bytes=200_000, held_bytes=1_000_000))
+    for count, status in ((100, 400), (1_500, 503), (30_000, 413)):
+        many = b",".join([b"{}"] * count)
+        answer = await ask(
+            request("POST /", f"Content-Type: {BATCH}", content=b"[" + many + b"]"), None, config
+        )
+        assert answer.status == status
+
+
+async def test_large_batch_is_answered_as_a_small_one_is() -> None:
+    producer = MemoryProducer()
+    events = [EVENT | {"id": str(number)} if number % 3 else {} for number in range(3_000)]
+    answer = await ask(batch(*events), producer)
+    assert (answer.status, answer.json["accepted"], answer.json["failed"]) == (207, 2_000, 1_000)
+    assert [each["item"] for each in answer.json["results"]] == list(range(1, 300, 3))
+
+
+async def test_field_without_an_attributes_name_is_refused() -> None:
+    answer = await ask(request("POST /", *FIELDS, "ce-: x", content=b"1"))
+    assert (answer.status, "names no attribute" in answer.json["message"]) == (400, True)
+
+
+async def test_nul_in_an_attribute_is_kept_as_it_is() -> None:
+    producer = MemoryProducer()
+    assert (await ask(request("POST /", *FIELDS, "ce-ext: a%00b", content=b"1"), producer)).status == 200
+    assert producer.records[0].headers[-1] == ("ce_ext", b"a\0b")
 
 
 async def test_no_data_has_no_field_to_take_a_key_from() -> None:

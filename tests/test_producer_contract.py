@@ -141,6 +141,18 @@ async def test_a_record_is_written_whole(opened: AbstractAsyncContextManager[Run
         assert running.written("t") == records
 
 
+async def test_what_would_be_written_otherwise_is_refused(
+    opened: AbstractAsyncContextManager[Running],
+) -> None:
+    good = Record("t", b"1", b"\0", (("a", b"x\0y"), ("\1", None)), 0, 1)
+    async with opened as running:
+        reports = await running.producer.send(
+            [Record("t", b"2", headers=(("a\0b", b""),)), Record("t", b"3", timestamp=0), good]
+        )
+        assert [type(report) for report in reports] == [BadRequest, BadRequest, Receipt]
+        assert running.written("t") == [good]
+
+
 async def test_no_records_have_no_reports(opened: AbstractAsyncContextManager[Running]) -> None:
     async with opened as running:
         assert list(await running.producer.send([])) == []

@@ -21,8 +21,8 @@ from ingest.errors import (
     RecordRefused,
     UnknownPartition,
 )
-from ingest.formats.rest_v2 import MOST_RECORDS, EnvelopeReader, RestV2
-from ingest.formats.seam import Batch, Bounds, Head
+from ingest.formats.rest_v2 import EnvelopeReader, RestV2
+from ingest.formats.seam import MOST_RECORDS, Batch, Bounds, Head
 from ingest.http.engines import ENGINES
 from ingest.http.messages import Request
 from ingest.http.protocol import HTTPProtocol
@@ -345,6 +345,30 @@ async def test_record_that_is_too_large_fails_alone() -> None:
     assert len(producer.records) == 2
 
 
+async def test_record_with_too_much_beside_it_fails_alone() -> None:
+    items: list[dict[str, Any]] = [
+        {"headers": [{"key": ""}] * 101},
+        {"headers": [{"key": "a\0b", "value": "aGk="}]},
+        {"timestamp": 0},
+        {"headers": [{"key": "a\1b", "value": "AA=="}] * 100, "timestamp": 1},
+    ]
+    producer = MemoryProducer()
+    answer = await ask(post(records(*items)), producer)
+    assert answer.status == 200
+    *failed, good = answer.json["offsets"]
+    for item, words in zip(failed, ("101 headers; 100 is the most", "NUL", "timestamp is 0"), strict=True):
+        assert (item["error_code"], words in item["error"]) == (50002, True)
+    assert (good["offset"], len(producer.records)) == (0, 1)
+    assert (await ask(post(records(*items[:3])))).status == 400
+
+
+@pytest.mark.parametrize("digits", [1_000, 5_000])
+async def test_what_was_sent_is_not_sent_back_at_length(digits: int) -> None:
+    for item, status in ((b'"partition":-' + digits * b"9", 400), (b'"' + digits * b"x" + b'":1', 422)):
+        answer = await ask(post(b'{"records":[{%b}]}' % item))
+        assert (answer.status, len(answer.content) < 400) == (status, True)
+
+
 async def test_strimzis_async_does_not_wait() -> None:
     envelope = records({"value": 1})
     producer = StallingProducer()
@@ -358,6 +382,15 @@ async def test_strimzis_async_does_not_wait() -> None:
     )
     answer = await ask(post(envelope, target="/topics/orders?async=true"), config=forbidden)
     assert answer.status == 200
+
+
+async def test_strimzis_async_says_what_was_not_taken() -> None:
+    data = post(records({"value": "s"}, {"value": "x" * 1_000_001}), TEXT, target="/topics/orders?async=true")
+    answer = await ask(data, StallingProducer(), dialect("strimzi"))
+    assert answer.status == 202
+    taken, refused = answer.json["offsets"]
+    assert (taken, refused["error_code"]) == (NOWHERE, 500)
+    assert "limits.record_bytes" in refused["message"]
 
 
 async def test_full_is_503_before_content_is_read() -> None:
@@ -403,6 +436,7 @@ async def test_large_envelope_keeps_its_order_and_holds_all_of_its_records() -> 
         (b'{"value_schema_id":7,"records":[%b]}', 200),
         (b'{"records":[%b],"x":1}', 422),
         (b'{"records":[%b],"records":[{"value":1}]}', 400),
+        (b'{"records":[%b],"records":["the array was here"]}', 400),
         (b'{"records":[%b],"rec\\u006frds":[]}', 400),
         (b'{"rec\\u006frds":[%b]}', 422),
         (b'{"key_schema":{"records":[{"value":1}]},"records":[%b]}', 413),
@@ -423,11 +457,37 @@ async def test_large_envelope_is_held_against_the_same_rules(frame: bytes, statu
     assert len(producer.records) == (10_000 if status == 200 else 0)
 
 
+@pytest.mark.parametrize("type_", [JSON, TEXT])
+async def test_one_object_of_a_large_envelope_has_a_limit(type_: str) -> None:
+    config = Config(limits=Limits(record_bytes=40_000))
+    for size, status in ((84_000, 413), (70_000, 413), (39_000, 200)):
+        data = post(records({"value": size * "x"}, *[{"value": 1_000 * "y"}] * 40), type_)
+        answer = await ask(data, config=config)
+        first = answer.json.get("message") or answer.json["offsets"][0]["error"] or ""
+        assert ("limits.record_bytes" in first) == (status == 413)
+        # Beyond twice of what a record may have, nothing of the envelope is read.
+        assert answer.status == (413 if size > 2 * 40_000 + 4_096 - 30 else 200)
+
+
 async def test_number_of_records_has_a_limit() -> None:
     many = b",".join([b"{}"] * (MOST_RECORDS + 1))
     answer = await ask(post(b'{"records":[' + many + b"]}"))
     assert answer.status == 413
     assert f"more than {MOST_RECORDS} records" in answer.json["message"]
+
+
+@pytest.mark.parametrize("topics", [None, ["another"]], ids=["written", "failed"])
+async def test_answer_is_on_the_budget_until_it_is_sent(topics: list[str] | None) -> None:
+    many = b",".join([b"{}"] * 10_000)
+    async with open_exchanges(MemoryProducer(topics=topics)) as exchanges:
+        client = exchanges.connect(pair=trio.testing.lockstep_stream_pair)
+        await client.send(post(b'{"records":[' + many + b"]}"))
+        await trio.testing.wait_all_tasks_blocked()
+        held = exchanges.budget.held_bytes  # all of it for an answer that nobody takes
+        answer = await client.answer()
+        assert len(answer.content) == held > 500_000
+        await trio.testing.wait_all_tasks_blocked()
+        assert exchanges.budget.held_bytes == 0
 
 
 async def test_content_has_a_limit() -> None:

@@ -317,9 +317,60 @@ async def test_old_http_gets_its_reports_too() -> None:
 
 
 async def test_route_can_be_a_stream() -> None:
-    config = Config(routes=[Route("/in/{topic}", format="rest_v3", promise="queued")])
+    config = Config(routes=[Route("/in/{topic}", format="rest_v3")])
     answer = await ask(post(value(1), target="/in/orders"), config=config)
     assert (answer.status, answer.json["offset"], answer.json["cluster_id"]) == (200, 0, "")
+
+
+async def test_routes_path_can_name_the_partition() -> None:
+    config = Config(
+        routes=[
+            Route("/in/{topic}/{partition}", format="rest_v3"),
+            Route("/many/{topic}/{partition}", format="rest_v3_batch"),
+        ]
+    )
+    both = {"partition_id": 2, **value(1)}
+    answer = await ask(post(value(1), both, target="/in/orders/2"), config=config)
+    assert [line.get("partition_id") for line in answer.lines] == [2, None]
+    assert (answer.lines[1]["error_code"], "leave one out" in answer.lines[1]["message"]) == (400, True)
+    entries = {"entries": [{"id": "a", **value(1)}, {"id": "b", **both}]}
+    answer = await ask(post(entries, target="/many/orders/2"), config=config)
+    assert answer.json["successes"][0]["partition_id"] == 2
+    assert answer.json["failures"][0]["error_code"] == 400
+
+
+async def test_record_with_too_much_beside_it_fails_alone() -> None:
+    many: Any = {"headers": [{"name": ""}] * 101, **value(1)}
+    nul: Any = {"headers": [{"name": "a\0b", "value": "aGk="}], **value(1)}
+    first: Any = {"timestamp": "1970-01-01T00:00:00Z", **value(1)}
+    good: Any = {
+        "headers": [{"name": "a\1b", "value": "AA=="}] * 100,
+        "timestamp": "1970-01-01T00:00:00.001Z",
+    }
+    producer = MemoryProducer()
+    answer = await ask(post(many, nul, first, good), producer)
+    assert [line["error_code"] for line in answer.lines] == [400, 400, 400, 200]
+    for line, words in zip(
+        answer.lines, ("101 headers; 100 is the most", "NUL", "timestamp is 0"), strict=False
+    ):
+        assert words in line["message"]
+    assert [record.timestamp for record in producer.records] == [1]
+
+
+@pytest.mark.parametrize("content", [b"[]", b" [ ] "])
+async def test_array_without_objects_is_as_no_content(content: bytes) -> None:
+    answer = await ask(post(content))
+    assert (answer.status, "no records" in answer.json["message"]) == (422, True)
+
+
+@pytest.mark.parametrize("digits", [1_000, 5_000])
+async def test_what_was_sent_is_not_sent_back_at_length(digits: int) -> None:
+    long = post(
+        b'{"partition_id":-' + digits * b"9" + b"}", b'{"' + digits * b"x" + b'":1}', value("s", digits * "T")
+    )
+    answer = await ask(long)
+    assert [line["error_code"] for line in answer.lines] == [400, 400, 400]
+    assert len(answer.content) < 1_500
 
 
 # How long, and how much ------------------------------------------------------------------------------------
@@ -341,6 +392,17 @@ async def test_client_may_pause_between_records_for_so_long(autojump_clock: Mock
         assert trio.current_time() - begun < 15
         assert await client.chunk() == b""
         assert await client.rest() == b""
+
+
+async def test_object_that_begins_late_in_a_pause_has_its_own_time(autojump_clock: MockClock) -> None:
+    async with open_exchanges(MemoryProducer(), SHORT) as exchanges:
+        client = await opened(exchanges)
+        content = json.dumps(value(1)).encode()
+        await trio.sleep(29)
+        await client.send(chunk(content[:5]))
+        await trio.sleep(Timeouts().body_grace_seconds - 1)
+        await client.send(chunk(content[5:]))
+        assert json.loads(await client.chunk())["error_code"] == 200
 
 
 async def test_pause_that_is_too_long_ends_the_stream(autojump_clock: MockClock) -> None:
@@ -577,6 +639,18 @@ def opened_reader(format_: Format, path: str) -> Reader | StreamReader:
     match = Match(Route(path, format=format_.name), "t", None, None, False, False, True, cluster="c")
     asked = Request("POST", b"/", b"1.1", (), 0)
     return format_.open(read_intent(asked, match, [format_]), Bounds(10**6, 10**6, 10**7, 10**7))
+
+
+def test_batches_cost_no_more_than_they_may() -> None:
+    match = Match(Route("/t", "t", format="rest_v3"), "t", None, None, False, False, True)
+    format_ = RestV3(paths=True)
+    asked = Request("POST", b"/t", b"1.1", (), 0)
+    reader = format_.open(read_intent(asked, match, [format_]), Bounds(10_000, 10**6, 10**7, 30_000))
+    one = json.dumps({"headers": [{"name": "h"}] * 30, **value(1)}).encode()
+    batches = list(reader.feed(one * 20))
+    assert [number for each in batches for number in each.numbers] == list(range(1, 21))
+    assert max(each.cost for each in batches) <= 30_000
+    assert len(batches) < 10
 
 
 @given(FRAGMENTS | WHOLE_OBJECTS)

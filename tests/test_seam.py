@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -11,7 +13,7 @@ import trio.testing
 from ingest.config import Config, Limits, Route
 from ingest.errors import BadRequest, ConfigError, InvalidRecord, RecordRefused, UnknownTopic
 from ingest.formats.seam import BATCH_RECORDS, Batch, Bounds, Format, Head, Intent, Reader, StreamReader
-from ingest.formats.table import built_in, routes
+from ingest.formats.table import built_in, check_formats, routes
 from ingest.http.messages import Response
 from ingest.records import DeliveryReport, Receipt, Record
 from ingest.tally import Tally
@@ -250,6 +252,28 @@ async def test_stream_that_fails_before_its_answer_began_is_answered_whole() -> 
 def test_route_of_an_unknown_format_is_refused() -> None:
     with pytest.raises(ConfigError, match=r'routes: "/a": format = "wurds": must be one of .*words'):
         tuple(routes(Config(routes=[Route("/a", "a", format="wurds")]), (*FORMATS, *built_in(Config()))))
+
+
+@pytest.mark.parametrize(
+    ("route", "message"),
+    [
+        (Route("/a", "a", format="rest_v3", promise="queued"), 'promise = "queued": format rest_v3 always'),
+        (
+            Route("/kafka/v3/clusters/{cluster}/topics/{topic}/records:batch", promise="queued"),
+            "rest_v3_batch",
+        ),
+        (Route("/a", "a", format="rest_v2", key_field="id"), 'key_field = "id": format rest_v2 has the key'),
+        (Route("/topics/{topic}", key_field="id"), 'key_field = "id": format rest_v2'),
+        (Route("/a", "a", format="rest_v3", key_field="id"), 'key_field = "id": format rest_v3'),
+        (Route("/a", "a", format="rest_v3", v2_dialect="karapace"), 'v2_dialect = "karapace": is for'),
+        (Route("/a", "a", format="plain", v2_dialect="karapace"), "and not for plain"),
+    ],
+)
+def test_option_that_means_nothing_to_a_routes_format_is_refused(route: Route, message: str) -> None:
+    config = Config(routes=[route])
+    with pytest.raises(ConfigError, match=f"^routes: {re.escape(json.dumps(route.path))}: .*{message}"):
+        check_formats(config)
+    check_formats(Config(routes=[Route("/a", "a", key_field="id", v2_dialect="karapace", promise="queued")]))
 
 
 def test_route_with_a_formats_path_has_its_format() -> None:

@@ -16,12 +16,12 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from ingest.config import Compat
-from ingest.errors import BadRequest, IngestError, InvalidRecord, TooLarge, UnsupportedMediaType
-from ingest.formats.cutting import ArrayInSteps
+from ingest.errors import BadRequest, IngestError, InvalidRecord, TooLarge, UnsupportedMediaType, shown
+from ingest.formats.cutting import ArrayInSteps, most_bytes
 from ingest.formats.fields import read_fields
 from ingest.formats.keys import key_at
 from ingest.formats.plain import RecordReader, check_size
-from ingest.formats.seam import Batch, Bounds, Format, Head, Intent, Reader
+from ingest.formats.seam import BATCH_RECORDS, MOST_RECORDS, Batch, Bounds, Format, Head, Intent, Reader
 from ingest.http.messages import Response
 from ingest.records import DeliveryReport, Record
 from ingest.tally import Tally
@@ -65,7 +65,7 @@ class CloudEvents(Format):
     name = "cloudevents"
     media_types: ClassVar[Mapping[str, Any]] = {
         STRUCTURED: _EVENT_SCHEMA,
-        BATCH: {"type": "array", "items": _EVENT_SCHEMA},
+        BATCH: {"type": "array", "items": _EVENT_SCHEMA, "maxItems": MOST_RECORDS},
     }
     answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {
         200: {"application/json": {"anyOf": [{"$ref": "#/components/schemas/Written"}, _COUNTED]}},
@@ -149,6 +149,8 @@ def _attributes(head: Head) -> dict[str, str]:
         if not name.startswith(_PREFIX):
             continue
         attribute = name.removeprefix(_PREFIX).decode("ascii")
+        if not attribute:
+            raise BadRequest("ce- names no attribute; write ce-subject: abc")
         if attribute in attributes:
             raise BadRequest(f"ce-{attribute} is given twice")
         text = value.decode("latin-1")
@@ -190,7 +192,9 @@ def _read_json(
         event = _read_event(text)
         _check_version(event.specversion)
     except msgspec.DecodeError as error:
-        raise InvalidRecord(f"no CloudEvent: {str(error).removeprefix('JSON is malformed: ')}") from None
+        raise InvalidRecord(
+            f"no CloudEvent: {shown(str(error)).removeprefix('JSON is malformed: ')}"
+        ) from None
     except UnicodeDecodeError as error:
         raise InvalidRecord(f"no CloudEvent: not UTF-8 at byte {error.start}") from None
     except RecursionError:
@@ -225,6 +229,7 @@ class BatchReader(Reader):
     """Events in an array; each becomes a structured record, or fails alone."""
 
     steps = True
+    result_bytes = 16  # only counted; failures are paid for apart
     places = False
 
     def __init__(self, intent: Intent, bounds: Bounds, *, keys: bool) -> None:
@@ -236,7 +241,7 @@ class BatchReader(Reader):
         try:
             items = [bytes(item) for item in _read_items(content)]
         except (msgspec.DecodeError, RecursionError) as error:
-            reason = str(error).removeprefix("JSON is malformed: ")
+            reason = shown(str(error)).removeprefix("JSON is malformed: ")
             raise BadRequest(f"no batch of CloudEvents: {reason}") from None
         for number, item in enumerate(items, 1):
             if not item.startswith(b"{"):
@@ -245,9 +250,11 @@ class BatchReader(Reader):
 
     def read_in_steps(self, content: bytes) -> Iterator[Batch]:
         """The same in batches."""
-        steps = ArrayInSteps(content)
+        steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes))
         count = 0
         for items in steps:
+            if count + len(items) > MOST_RECORDS:
+                raise TooLarge(f"more than {MOST_RECORDS} events in one batch; send several")
             yield self._batch(items, count + 1)
             count += len(items)
         if content[steps.end :].strip(b" \t\r\n"):
@@ -273,8 +280,16 @@ class BatchReader(Reader):
 
     def answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
         """The counts, as for lines."""
-        failures = [(n, report) for n, report in enumerate(reports, 1) if isinstance(report, IngestError)]
+        *_, response = self.answer_in_steps(reports)
+        assert response is not None  # noqa: S101  # it comes last
+        return response
+
+    def answer_in_steps(self, reports: Sequence[DeliveryReport | None]) -> Iterator[Response | None]:
+        """The same, in the end."""
         tally = Tally()
-        tally.accepted = len(reports) - len(failures)
-        tally.count((), (), failures)
-        return tally.response(queued=self.intent.queued, minimal=self.intent.minimal, called="item")
+        for at in range(0, len(reports), BATCH_RECORDS):
+            some = reports[at : at + BATCH_RECORDS]
+            failures = [(n, each) for n, each in enumerate(some, at + 1) if isinstance(each, IngestError)]
+            tally.count_queued(range(len(some) - len(failures)), failures)
+            yield None
+        yield tally.response(queued=self.intent.queued, minimal=self.intent.minimal, called="item")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
 
 from ingest.errors import BadRequest, TooLarge
@@ -14,7 +15,10 @@ STEP_BYTES = 16_384
 """How much of a large array is cut at a time."""
 FRAME_BYTES = 262_144
 """The most bytes of an object beside the one array that is cut."""
-STANDS_FOR_ARRAY = b'["the array was here"]'
+STANDS_FOR_ARRAY = b'["%b"]' % secrets.token_hex(16).encode()
+"""Another one in each process, so that nobody can send it."""
+BESIDE_BYTES = 4_096
+"""How many bytes of an object are left beside its record's, in whatever way that is written: names, types."""
 MOST_AT_ONCE = 500
 """The most objects that are handed out at a time."""
 
@@ -95,7 +99,10 @@ class Cutter:
         else:
             return b""
         if len(text) > self._most_bytes:
-            raise TooLarge(f"an object has more than {self._most_bytes} bytes, which is the most here")
+            raise TooLarge(
+                f"an object has more than {self._most_bytes} bytes, which is the most here: twice "
+                f"limits.record_bytes, or what the topic takes if that is less, and {BESIDE_BYTES}"
+            )
         return None
 
     def end(self) -> None:
@@ -136,6 +143,14 @@ class Cutter:
         self._at = 0
 
 
+def most_bytes(record_bytes: int) -> int:
+    """The most bytes of the object of a record of `record_bytes`.
+
+    Base64 is four thirds of what it stands for, and an escaped character up to six bytes.
+    """
+    return 2 * record_bytes + BESIDE_BYTES
+
+
 def find_array(content: bytes, name: str) -> int | None:
     """Where the array begins that is the value of `name`, if it is within the first `FRAME_BYTES`."""
     pattern = rb'"%b"[ \t\r\n]*+:[ \t\r\n]*+(?=\[)' % name.encode()
@@ -146,9 +161,10 @@ def find_array(content: bytes, name: str) -> int | None:
 class ArrayInSteps:
     """The objects of one array that is somewhere in `content`, some at a time."""
 
-    def __init__(self, content: bytes, begin: int = 0) -> None:
-        """The array begins at `begin`, perhaps behind white space."""
+    def __init__(self, content: bytes, most_bytes: int, begin: int = 0) -> None:
+        """`most_bytes` is the most of one object; the array begins at `begin`, perhaps behind white space."""
         self._content = content
+        self._most_bytes = most_bytes
         self._begin = begin
         self.end = begin
         """Where the array ends; known once all objects have been handed out."""
@@ -156,9 +172,9 @@ class ArrayInSteps:
     def __iter__(self) -> Iterator[list[bytes]]:
         """At most `MOST_AT_ONCE` objects, or about `STEP_BYTES`, or none where others are to have their turn.
 
-        Raises `BadRequest` for anything but an array of objects.
+        Raises `BadRequest` for anything but an array of objects, and `TooLarge`.
         """
-        cutter = Cutter(len(self._content), array=True)
+        cutter = Cutter(self._most_bytes, array=True)
         objects: list[bytes] = []
         size = 0
         for at in range(self._begin, len(self._content), STEP_BYTES):

@@ -17,6 +17,10 @@ _MORE_THAN_BYTES = ("application/vnd.kafka.", "application/vnd.kafka+", "applica
 """Media types whose meaning is more than their bytes: stored as they are, they would mean something else."""
 
 
+MOST_HEADERS = 100
+"""The most headers of one record, as many as a request's head has fields."""
+
+
 def check_size(size: int, record_bytes: int, *, more: bool = False) -> None:
     """Raises `TooLarge` for a record of `size` bytes, or `more`, where the limit is `record_bytes`."""
     if size > record_bytes:
@@ -25,6 +29,12 @@ def check_size(size: int, record_bytes: int, *, more: bool = False) -> None:
             f"the record has {size} bytes{or_more} with key and headers; {record_bytes} is the most for "
             "this topic by limits.record_bytes or its own max.message.bytes"
         )
+
+
+def check_headers(count: int) -> None:
+    """Raises `BadRequest` for more headers than the head of a request has room for."""
+    if count > MOST_HEADERS:
+        raise BadRequest(f"the record has {count} headers; {MOST_HEADERS} is the most")
 
 
 def read(content: bytes, like: Record, key_field: tuple[str, ...] | None, record_bytes: int) -> Record:

@@ -23,16 +23,16 @@ from ingest.errors import (
     TooLarge,
     Unprocessable,
     UnsupportedMediaType,
+    shown,
 )
-from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, find_array
-from ingest.formats.seam import BATCH_RECORDS, Batch, Bounds, Format, Head, Intent, Reader
+from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, find_array, most_bytes
+from ingest.formats.plain import MOST_HEADERS, check_headers
+from ingest.formats.seam import BATCH_RECORDS, MOST_RECORDS, Batch, Bounds, Format, Head, Intent, Reader
 from ingest.http.messages import Response
 from ingest.records import Alike, DeliveryReport, Receipt, Record
 
 PATHS = ("/topics/{topic}", "/topics/{topic}/partitions/{partition}")
 ANSWER_TYPE = "application/vnd.kafka.v2+json"
-MOST_RECORDS = 50_000
-"""The most records of one request: their answer is written at once."""
 
 _MEDIA_TYPE = re.compile(r"application/vnd\.kafka(?:\.(json|binary|text))?(?:\.v[12])?\+json")
 _BINARY = frozenset({"", "application/json", "application/octet-stream"})
@@ -53,7 +53,7 @@ class _Item(Struct, Generic[T], forbid_unknown_fields=True, gc=False):
 
     value: T = None  # type: ignore[assignment]  # T is one that may be None, or Raw, of which this is no value
     key: T = None  # type: ignore[assignment]
-    partition: Annotated[int, Meta(lt=1 << 31)] | None = None
+    partition: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
     timestamp: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
     headers: list[_Header] | None = None
 
@@ -122,8 +122,8 @@ def _envelope_schema(value: Any) -> Any:
             "key": value,
             "value": value,
             "partition": {"type": ["integer", "null"], "minimum": 0, "maximum": (1 << 31) - 1},
-            "timestamp": {"type": ["integer", "null"], "minimum": 0, "maximum": (1 << 63) - 1},
-            "headers": {"type": ["array", "null"], "items": header},
+            "timestamp": {"type": ["integer", "null"], "minimum": 1, "maximum": (1 << 63) - 1},
+            "headers": {"type": ["array", "null"], "items": header, "maxItems": MOST_HEADERS},
         },
         "additionalProperties": False,
     }
@@ -148,6 +148,8 @@ class RestV2(Format):
     """`{"records":[…]}`, on its own paths, and on any route by its media type."""
 
     name = "rest_v2"
+    key_fields = False
+    dialects = True
     media_types: ClassVar[Mapping[str, Any]] = _MEDIA_TYPES
     # If every record failed, the status is a failure's own, with the same content; Karapace's answers have
     # the type of the request.
@@ -220,6 +222,8 @@ class EnvelopeReader(Reader):
         self._kind = kind
         self._dialect = dialect
         self._strict_200 = strict_200
+        # A failure names its topic.
+        self.result_bytes = 256 + len(intent.like.topic)
 
     def read(self, content: bytes) -> Batch:
         """Its records."""
@@ -237,7 +241,7 @@ class EnvelopeReader(Reader):
         begin = find_array(content, "records")
         if begin is None:
             raise _no_records()
-        steps = ArrayInSteps(content, begin)
+        steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes), begin)
         count = 0
         for objects in steps:
             yield self._cut_batch(objects, count) if objects else Batch((), ())
@@ -275,10 +279,10 @@ class EnvelopeReader(Reader):
                 if isinstance(error, RecursionError)
                 else "not UTF-8"
                 if isinstance(error, UnicodeDecodeError)
-                else str(error).removeprefix("JSON is malformed: ")
+                else shown(str(error)).removeprefix("JSON is malformed: ")
             )
             return BadRequest(f"invalid JSON: {reason}")
-        message = str(error)
+        message = shown(str(error))
         if before is not None:
             message = _INDEX.sub(lambda match: f"`$.records[{int(match[1]) + before}]", message)
         if "unknown field" in message:
@@ -334,15 +338,21 @@ class EnvelopeReader(Reader):
                 raise Unprocessable(f"record {number} names a partition, and so does the path; leave one out")
             elif partition < 0:
                 raise Unprocessable(f"record {number} has partition {partition}; there is none below 0")
-            headers = tuple((header.key, header.value) for header in item.headers or ())
+            given = item.headers or ()
+            try:
+                check_headers(len(given))
+            except BadRequest as error:
+                failures.append((number, error.with_traceback(None)))
+                continue
+            headers = tuple((header.key, header.value) for header in given)
             record = Record(topic, write(item.value), write(item.key), headers, partition, item.timestamp)
             size = record.size()
             if size > most:
-                error = TooLarge(
+                large = TooLarge(
                     f"the record has {size} bytes with key and headers; {most} is the most for this topic by "
                     "limits.record_bytes or its own max.message.bytes"
                 )
-                failures.append((number, error))
+                failures.append((number, large))
                 continue
             cost += record.cost()
             records.append(record)
@@ -370,7 +380,7 @@ class EnvelopeReader(Reader):
             failures += [report for report in some if isinstance(report, IngestError)]
             queued = queued or None in some
             yield None
-        if dialect == "strimzi" and queued:
+        if dialect == "strimzi" and queued and not failures:
             yield Response(204)
             return
         schemas = b"" if dialect == "strimzi" else b',"key_schema_id":null,"value_schema_id":null'

@@ -17,10 +17,21 @@ from ingest.errors import (
     UnknownPartition,
     Unprocessable,
     UnsupportedMediaType,
+    shown,
 )
-from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, Cutter, find_array
-from ingest.formats.plain import check_size
-from ingest.formats.seam import BATCH_RECORDS, Batch, Bounds, Format, Head, Intent, Reader, StreamReader
+from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, Cutter, find_array, most_bytes
+from ingest.formats.plain import MOST_HEADERS, check_headers, check_size
+from ingest.formats.seam import (
+    BATCH_RECORDS,
+    MOST_RECORDS,
+    Batch,
+    Bounds,
+    Format,
+    Head,
+    Intent,
+    Reader,
+    StreamReader,
+)
 from ingest.http.messages import Response
 from ingest.records import DeliveryReport, Receipt, Record
 from ingest.tally import Tally
@@ -30,10 +41,6 @@ MOST_AT_ONCE = 200
 """Records of one batch of a stream: each has a report of some hundred bytes, all written at once."""
 RECORD_COST = 2_500
 """What making a record takes, as so many bytes of JSON."""
-BESIDE_BYTES = 4_096
-"""How many bytes of an object are left beside its record's, in whatever way that is written: names, types."""
-MOST_RECORDS = 50_000
-"""The most entries of one batch: their answer is written at once."""
 ID_CHARACTERS = 80
 CLUSTER_CHARACTERS = 255
 
@@ -69,7 +76,7 @@ class _Data(Struct, forbid_unknown_fields=True, gc=False):
 class _Object(Struct, forbid_unknown_fields=True, gc=False):
     """One record as it is written."""
 
-    partition_id: Annotated[int, Meta(lt=1 << 31)] | None = None
+    partition_id: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
     headers: list[_Header] = []
     key: _Data | None = None
     value: _Data | None = None
@@ -107,6 +114,7 @@ _RECORD_SCHEMA: dict[str, Any] = {
         "partition_id": {"type": ["integer", "null"], "maximum": (1 << 31) - 1},
         "headers": {
             "type": "array",
+            "maxItems": MOST_HEADERS,
             "items": {
                 "type": "object",
                 "properties": {"name": {"type": "string"}, "value": {"type": ["string", "null"]}},
@@ -132,6 +140,7 @@ class _V3(Format):
     """What the two ways of v3 have in common."""
 
     queues = False
+    key_fields = False
 
     def like(self, head: Head) -> Record:
         """The topic; fields say nothing of a record."""
@@ -139,7 +148,7 @@ class _V3(Format):
             raise UnsupportedMediaType(
                 f"media type {head.media_type[:60]!a} is not read here; send application/json"
             )
-        return Record(head.match.topic)
+        return Record(head.match.topic, partition=head.match.partition)
 
 
 class RestV3(_V3):
@@ -171,6 +180,7 @@ class RestV3Batch(_V3):
                     "type": "array",
                     "items": _ENTRY_SCHEMA,
                     "minItems": 1,
+                    "maxItems": MOST_RECORDS,
                 }
             },
             "required": ["entries"],
@@ -201,10 +211,15 @@ def _record(item: _Object, intent: Intent, record_bytes: int) -> tuple[Record, b
     Raises `BadRequest`, `UnknownPartition` and `TooLarge`.
     """
     partition = item.partition_id
-    if partition is not None and partition < 0:
+    if partition is None:
+        partition = intent.like.partition
+    elif intent.like.partition is not None:
+        raise BadRequest("the record has a partition_id, and its path names a partition; leave one out")
+    elif partition < 0:
         raise UnknownPartition(f"there is no partition {partition}")
     key, key_said = _bytes(item.key, "key")
     value, value_said = _bytes(item.value, "value")
+    check_headers(len(item.headers))
     headers = tuple((header.name, header.value) for header in item.headers)
     timestamp = None
     if item.timestamp is not None:
@@ -282,7 +297,7 @@ def _invalid(error: Exception) -> BadRequest:
         return BadRequest("invalid JSON: nested too deeply")
     if isinstance(error, UnicodeDecodeError):
         return BadRequest("invalid JSON: not UTF-8")
-    message = str(error)
+    message = shown(str(error))
     if isinstance(error, msgspec.ValidationError):
         return BadRequest(message)
     return BadRequest(f"invalid JSON: {message.removeprefix('JSON is malformed: ')}")
@@ -299,8 +314,8 @@ class ObjectReader(StreamReader):
         self._intent = intent
         self._record_bytes = bounds.record_bytes
         self._at_once = MOST_AT_ONCE
-        # Base64 is four thirds of what it stands for, and an escaped character up to six bytes.
-        self._cutter = Cutter(2 * bounds.record_bytes + BESIDE_BYTES)
+        self._cost_bytes = bounds.cost_bytes
+        self._cutter = Cutter(most_bytes(bounds.record_bytes))
         self._begin = b'"error_code":200,' + _begin(intent)
         self._number = 0
         self._begun = False
@@ -311,8 +326,8 @@ class ObjectReader(StreamReader):
         return self._cutter.held_bytes
 
     def begins(self, data: bytes) -> bool:
-        """Anything but white space: who sends that waits for the answer to begin."""
-        return not data.isspace()
+        """Anything of an object: who sends that waits for the answer to begin."""
+        return bool(data.strip(b" \t\r\n[]"))
 
     def feed(self, data: bytes) -> Iterator[Batch]:
         """The objects that end in `data`.  Raises `BadRequest` for what is no JSON, `TooLarge`."""
@@ -324,6 +339,7 @@ class ObjectReader(StreamReader):
             numbers: list[int] = []
             failures: list[tuple[int, IngestError]] = []
             notes: list[bytes] = []
+            cost = 0
             for text in objects:
                 self._number += 1
                 try:
@@ -337,11 +353,14 @@ class ObjectReader(StreamReader):
                 except IngestError as wrong:
                     failures.append((self._number, _alone(wrong)))
                 else:
+                    if cost and cost + record.cost() > self._cost_bytes:
+                        yield Batch(records, numbers, failures, cost, notes)
+                        records, numbers, failures, notes, cost = [], [], [], [], 0
+                    cost += record.cost()
                     records.append(record)
                     numbers.append(self._number)
                     notes.append(said)
             if objects or more:
-                cost = sum(record.cost() for record in records)
                 yield Batch(records, numbers, failures, cost, notes)
             if error is not None:
                 raise error
@@ -365,9 +384,10 @@ class ObjectReader(StreamReader):
 
     def end(self) -> Iterable[Batch]:
         """Raises `BadRequest` where something is not complete, `Unprocessable` where there was nothing."""
-        if not self._begun:
-            raise Unprocessable('the request has no content; a record is an object as in {"value":{…}}')
-        self._cutter.end()
+        if self._begun:
+            self._cutter.end()
+        if not self._number:
+            raise Unprocessable('the request has no records; a record is an object as in {"value":{…}}')
         return ()
 
     def results(self, batch: Batch, reports: Sequence[DeliveryReport]) -> bytes:
@@ -400,6 +420,7 @@ class EntriesReader(Reader):
     def __init__(self, intent: Intent, bounds: Bounds) -> None:
         super().__init__(intent, bounds)
         self._ids: dict[str, bytes] = {}  # and the end of each one's report
+        self.result_bytes = 384 + len(_begin(intent))
 
     def read(self, content: bytes) -> Batch:
         """Their records."""
@@ -417,7 +438,7 @@ class EntriesReader(Reader):
         begin = find_array(content, "entries")
         if begin is None:
             raise _no_entries()
-        steps = ArrayInSteps(content, begin)
+        steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes), begin)
         try:
             for objects in steps:
                 text = b"[" + b",".join(objects) + b"]"

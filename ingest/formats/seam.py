@@ -20,6 +20,8 @@ from ingest.tally import Tally
 
 BATCH_RECORDS = 1_000
 """The most records of one batch, which bounds what it costs of the budget at once."""
+MOST_RECORDS = 50_000
+"""The most records of a request whose content is read whole, and so is its answer written."""
 
 
 class Head(NamedTuple):
@@ -93,6 +95,8 @@ class Reader(abc.ABC):
 
     steps: ClassVar[bool] = False
     """Whether large content is read with `read_in_steps`, and answered with `answer_in_steps`."""
+    result_bytes: int = 256
+    """About how many bytes the result of one record takes, until the answer is sent, where there are many."""
     places: bool = True
     """Whether the answer says where records are; if not, a receipt may be `ingest.producer.SOMEWHERE`."""
 
@@ -192,6 +196,11 @@ class Format(abc.ABC):
     """Paths of its own, written as `Route.path`; a route with one of them has this format."""
     queues: ClassVar[bool] = True
     """Whether there is an answer for records that are only in memory; if not, it waits for Kafka."""
+
+    key_fields: ClassVar[bool] = True
+    """Whether the key can come out of the content, by `Route.key_field`."""
+    dialects: ClassVar[bool] = False
+    """Whether `Route.v2_dialect` means something to it."""
 
     media_types: ClassVar[Mapping[str, Any]] = {}
     """For the document at `/openapi.json`: the media types of content, each with a JSON Schema."""

@@ -34,7 +34,7 @@ def built_in(config: Config) -> tuple[Format, ...]:
 def routes(config: Config, formats: Sequence[Format]) -> Iterator[Route]:
     """Every route that is served: those of the configuration, and behind them the formats' own paths.
 
-    Raises `ConfigError` for a format that is not there.
+    Raises `ConfigError` for a format that is not there, and for options without a meaning there.
     """
     names = [each.name for each in formats]
     own = {path: each.name for each in reversed(formats) for path in each.paths}
@@ -47,11 +47,32 @@ def routes(config: Config, formats: Sequence[Format]) -> Iterator[Route]:
         name = own.pop(route.path, None)
         if route.format is None and name is not None:
             route = msgspec.structs.replace(route, format=name)
+        if route.format is not None:
+            _check_options(route, formats[names.index(route.format)])
         yield route
     for path, name in own.items():
         yield Route(path, format=name)
 
 
+def _check_options(route: Route, format_: Format) -> None:
+    """Raises `ConfigError` for an option without an effect on what `format_` does."""
+    called = f'routes: "{route.path}": '
+    if route.promise == "queued" and not format_.queues:
+        raise ConfigError(
+            f'{called}promise = "queued": format {format_.name} always waits for Kafka; leave this out'
+        )
+    if route.key_field is not None and not format_.key_fields:
+        raise ConfigError(
+            f'{called}key_field = "{route.key_field}": format {format_.name} has the key of each record '
+            "beside its value; leave this out"
+        )
+    if route.v2_dialect is not None and not format_.dialects:
+        raise ConfigError(
+            f'{called}v2_dialect = "{route.v2_dialect}": is for format rest_v2 and not for {format_.name}; '
+            "leave this out"
+        )
+
+
 def check_formats(config: Config) -> None:
-    """Raises `ConfigError` for a route of a format that is not built in."""
+    """Raises `ConfigError` for a route of a format that is not built in, or with options it does not know."""
     tuple(routes(config, built_in(config)))

@@ -177,7 +177,12 @@ class Connection(AtOnce):
                 if self._unread:
                     break
                 return
-            kept = await self._serve_one(request)
+            try:
+                kept = await self._serve_one(request)
+            finally:
+                if self._kept is not None:
+                    self._kept.release()
+                    self._kept = None
             del request  # what a connection keeps while it is idle, it keeps ten thousand times
             if not kept:
                 break
@@ -226,7 +231,10 @@ class Connection(AtOnce):
         if response is not None:
             if self._draining or not (self._complete or await self._can_keep()):
                 response = msgspec.structs.replace(response, closes=True)
-            await self._transmit(self._protocol.send(response))
+            data = self._protocol.send(response)
+            del response  # its content is kept once while the client takes it
+            await self._transmit(data)
+            del data
         if not self._complete and not (await self._can_keep() and await self._discard()):
             self._unread = True
             return False

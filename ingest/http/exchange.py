@@ -67,6 +67,7 @@ class Exchange:
         "_held",
         "_hurrying",
         "_idles",
+        "_kept",
         "_now",
         "_owes_continue",
         "_place",
@@ -118,6 +119,7 @@ class Exchange:
         self._now = now
         self._place: Parked | None = None
         self._held: Hold | None = None  # of what was read and has to wait
+        self._kept: Hold | None = None  # until the answer is sent
         self._reading: trio.CancelScope | None = None
         self._complete = True  # the current request's content has been read to its end
         self._owes_continue = False
@@ -152,7 +154,9 @@ class Exchange:
             if isinstance(event, Content):
                 # No more than the grace: who sent fast for a while must not hang for as long after it.
                 earned = len(event.data) / self._timeouts.body_bytes_per_second
-                self._allowance = min(self._allowance + earned, self._timeouts.body_grace_seconds)
+                grace = self._timeouts.body_grace_seconds
+                # What begins after a pause has the grace that content has, not what the pause has left.
+                self._allowance = grace if self._idles else min(self._allowance + earned, grace)
                 self._idles = False
                 self.content_bytes += len(event.data)
                 return event.data
@@ -180,6 +184,10 @@ class Exchange:
             if self._protocol.waiting_bytes:
                 self._hold_waiting(None)
         return data
+
+    def keep(self, hold: Hold) -> None:
+        """Release `hold` once the answer is sent, or nobody is there any more to take it."""
+        self._kept = hold
 
     async def start(self, response: Response) -> None:
         """Begin an answer whose content follows in pieces: `send`, then `end`."""

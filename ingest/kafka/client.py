@@ -26,7 +26,7 @@ from ingest.errors import BadRequest, ConfigError, DeliveryFailed, IngestError, 
 from ingest.kafka.reports import delivery_error, is_of_a_batch, refusal
 from ingest.kafka.statistics import Statistics, read_statistics
 from ingest.producer import SOMEWHERE, Delivery
-from ingest.records import Alike, DeliveryReport, Receipt
+from ingest.records import Alike, DeliveryReport, Receipt, unwritable
 
 log = logging.getLogger(__name__)
 
@@ -266,6 +266,8 @@ class KafkaClient:
         record = delivery.records[index]
         if record.value is _COPIED:
             return DeliveryFailed("the record cannot be tried again: its content is gone")
+        if (record.headers or record.timestamp == 0) and (refused := unwritable(record)) is not None:
+            return refused
         stamp = record.timestamp or 0
         if self._stamps and not stamp:
             stamp = time.time_ns() // 1_000_000
