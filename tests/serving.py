@@ -28,10 +28,13 @@ async def connect(server: ingest.Server) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def serving(
-    producer: ingest.Producer | None = None, config: ingest.Config = CONFIG
+    producer: ingest.Producer | None = None, config: ingest.Config = CONFIG, *, hangs: float = HANGS
 ) -> AsyncIterator[ingest.Server]:
-    """A running service; it has to end by itself in the block, or is abandoned at its end."""
-    with trio.fail_after(HANGS):
+    """A running service; it has to end by itself in the block, or is abandoned at its end.
+
+    After `hangs` seconds the block is taken to hang.
+    """
+    with trio.fail_after(hangs):
         async with trio.open_nursery() as nursery:
             server: ingest.Server = await nursery.start(serve, config, producer)
             yield server

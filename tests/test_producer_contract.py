@@ -74,9 +74,10 @@ async def open_kafka(*, stalled: bool = False) -> AsyncIterator[Running]:
         kafka.create("u")
         async with kafka.open_producer(
             budget=budget,
-            answer_seconds=0.5 if stalled else 5,
+            # As long as any of these tests may take: a busy machine is slow with very many records.
+            answer_seconds=0.5 if stalled else 30,
             record_bytes=RECORD_BYTES,
-            message_timeout_ms=5000,
+            message_timeout_ms=5000 if stalled else 28_000,
         ) as producer:
             await producer.require_topic("t")
             if stalled:
