@@ -23,7 +23,7 @@ from ingest.http.messages import Request, Response
 from ingest.kafka.producer import KafkaProducer
 from ingest.metrics import Metrics
 from ingest.producer import Delivery
-from ingest.records import Alike, Record
+from ingest.records import Record
 from ingest.tally import Tally
 from ingest.turn import PLAIN_LINE_COST, Turn
 
@@ -54,10 +54,10 @@ class _Known:
         self.key_path = intent.key_path
         self.cost = intent.like_cost
         self.size = intent.like_bytes
+        self.fields = intent.fields
         self.queued: Response | None = None
         if intent.queued:
-            response = queued_response(intent.like.topic, minimal=intent.minimal)
-            self.queued = finished(response, b"", intent.fields)
+            self.queued = self.finish(queued_response(intent.like.topic, minimal=intent.minimal))
         self.lines = type(intent.format) is NDJSON
         self.validate = intent.match.validate
         self.decoder: LineDecoder | None = None  # for lines, once it is known how long they may be
@@ -65,7 +65,10 @@ class _Known:
         self.counted = intent.queued or intent.minimal
         self.request_id = intent.request_id
         self.route = intent.match.route.path
-        self.fields = intent.fields
+
+    def finish(self, response: Response) -> Response:
+        """The answer with the fields that all answers to this head have; its request is named apart."""
+        return finished(response, b"", self.fields) if self.fields else response
 
 
 class Direct:
@@ -154,13 +157,15 @@ class Direct:
                 known.like, record_bytes=most, key_field=known.key_path, validate=known.validate
             )
         lines = decoder.whole(content)
-        if lines is None or type(lines.records) is not Alike:  # they always are
+        if lines is None:
             return None
-        self._turn.spend(len(content) + PLAIN_LINE_COST * len(lines.numbers))
-        hold = self._budget.take(lines.cost)
+        records, cost = lines
+        count = len(records)
+        self._turn.spend(len(content) + PLAIN_LINE_COST * count)
+        hold = self._budget.take(cost)
         if hold is None:
             return None
-        delivery = producer.submit_lines_now(lines.records, hold, now)
+        delivery = producer.submit_lines_now(records, hold, now)
         if delivery is None:
             hold.release()
             return None
@@ -169,8 +174,8 @@ class Direct:
             return delivery
         delivery.promise_no_more()
         tally = Tally()
-        tally.count_queued(lines.numbers)
-        response = finished(tally.response(queued=True, minimal=known.minimal), b"", known.fields)
+        tally.count_queued(range(1, count + 1))
+        response = known.finish(tally.response(queued=True, minimal=known.minimal))
         self._metrics.count_request(known.route, 202, self._now() - now)
         return Answer(response, known.request_id or next(self._ids))
 
@@ -184,8 +189,7 @@ class Direct:
             response = tally.response(queued=False, minimal=known.minimal)
         else:
             response = record_response(reports[0], minimal=known.minimal)
-        if known.fields:
-            response = finished(response, b"", known.fields)
+        response = known.finish(response)
         self._metrics.count_request(known.route, response.status, self._now() - begun.begun)
         return Answer(response, known.request_id or next(self._ids))
 

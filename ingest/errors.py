@@ -10,7 +10,7 @@ This module does not know how an error is written down; `ingest.intake` has the 
 from __future__ import annotations
 
 import enum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class Outcome(enum.Enum):
@@ -52,6 +52,11 @@ class IngestError(Exception):
         self.message = message
         if error_code is not None:
             self.error_code = error_code
+
+    def alone(self) -> Self:
+        """The same without what it came out of: its traceback would keep frames for as long as it is kept."""
+        self.__context__ = None
+        return self.with_traceback(None)
 
 
 class ConfigError(Exception):

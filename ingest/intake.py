@@ -155,7 +155,7 @@ class Intake:
         except UnknownTopic as error:
             if not intent.format.answers_each(intent):
                 raise
-            record_bytes, missing = self._record_bytes, error.with_traceback(None)
+            record_bytes, missing = self._record_bytes, error.alone()
         plain.check_size(intent.like_bytes, record_bytes)
         if intent.wait_seconds == 0 and self._producer.full:
             raise Overloaded("too many requests wait for Kafka already")
@@ -196,11 +196,9 @@ class Intake:
         policy = self._policy if route is None else self._policies.get(route.path)
         if policy is None:
             return ()
-        return (
-            policy.preflight(request, self._router.allow(path))
-            if is_preflight(request)
-            else (policy.fields(request))
-        )
+        if is_preflight(request):
+            return policy.preflight(request, self._router.allow(path))
+        return policy.fields(request)
 
     def _name(self, request: Request) -> bytes:
         return request_id(request) or next(self._ids)

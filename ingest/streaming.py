@@ -1,4 +1,4 @@
-"""A request of many records, produced while its lines arrive.
+"""A request of many records, produced while its content arrives.
 
 It holds a window of the content, never its whole length: what has been read is handed on before more is
 read, and a few batches are on their way at a time.
@@ -31,13 +31,13 @@ What a batch costs while it is on its way or waits for a client to read is many 
 the records of everybody else queue behind it.
 """
 RESULTS_BYTES = 131_072
-"""What a stream with `offsets=true` is charged for the results of one batch that its client has not read."""
+"""What a stream with a result for each record is charged for those of a batch that are not read yet."""
 FAST_BYTES = 4 * RECEIVE_BYTES
 """The most bytes that are read at once of a stream whose content comes as fast as it is read …"""
 FAST_SHARE, FAST_BUDGET_BYTES = 8, 128 * FAST_BYTES
 """… while no more than one of so many parts of the budget is held, and the budget is not small."""
 RESULT_COST = 2_000
-"""What writing its result takes, the same way."""
+"""What writing a record's result takes, as so many bytes of JSON."""
 
 
 def batch_cost_bytes(limit_bytes: int, record_bytes: int) -> int:
@@ -60,7 +60,7 @@ class Streams:
 
 
 class Stream:
-    """One NDJSON request, from its admission to its answer."""
+    """One such request, from its admission to its answer."""
 
     def __init__(
         self,
@@ -127,9 +127,7 @@ class Stream:
                         most = FAST_BYTES
                 await self._take_all(iter(self._reader.end()), self._reader.held_bytes)
             except IngestError as cause:
-                # The rest cannot be read; what was accepted keeps its own outcome.  Without its traceback,
-                # which would hold this frame, which holds the error.
-                error = cause.with_traceback(None)
+                error = cause.alone()  # the rest cannot be read; what was accepted keeps its own outcome
             while self._in_flight:
                 await self._settle_oldest()
         except BaseException:

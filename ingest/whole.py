@@ -259,7 +259,7 @@ class Whole:
         except IngestError as error:
             if first:
                 raise
-            return error.with_traceback(None)
+            return error.alone()
         delivery.counted = self._intent.queued or not self._reader.places
         if self._intent.queued:
             delivery.promise_no_more()

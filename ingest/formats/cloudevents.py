@@ -16,12 +16,22 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from ingest.config import Compat
-from ingest.errors import BadRequest, IngestError, InvalidRecord, TooLarge, UnsupportedMediaType, shown
+from ingest.errors import BadRequest, IngestError, InvalidRecord, TooLarge, UnsupportedMediaType
 from ingest.formats.cutting import ArrayInSteps, most_bytes
 from ingest.formats.fields import read_fields
-from ingest.formats.keys import key_at
+from ingest.formats.keys import json_fault, key_at
 from ingest.formats.plain import RecordReader, check_size
-from ingest.formats.seam import BATCH_RECORDS, MOST_RECORDS, Batch, Bounds, Format, Head, Intent, Reader
+from ingest.formats.seam import (
+    BATCH_RECORDS,
+    MOST_RECORDS,
+    Batch,
+    Bounds,
+    Format,
+    Head,
+    Intent,
+    Reader,
+    ReaderInSteps,
+)
 from ingest.http.messages import Response
 from ingest.records import DeliveryReport, Record
 from ingest.tally import Tally
@@ -191,14 +201,10 @@ def _read_json(
         text.decode()
         event = _read_event(text)
         _check_version(event.specversion)
-    except msgspec.DecodeError as error:
-        raise InvalidRecord(
-            f"no CloudEvent: {shown(str(error)).removeprefix('JSON is malformed: ')}"
-        ) from None
     except UnicodeDecodeError as error:
-        raise InvalidRecord(f"no CloudEvent: not UTF-8 at byte {error.start}") from None
-    except RecursionError:
-        raise InvalidRecord("no CloudEvent: nested too deeply") from None
+        raise InvalidRecord(f"no CloudEvent: {json_fault(error)} at byte {error.start}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRecord(f"no CloudEvent: {json_fault(error)}") from None
     except BadRequest as error:
         raise InvalidRecord(error.message) from None
     key = like.key
@@ -225,10 +231,9 @@ class StructuredReader(RecordReader):
         return Batch((record,), (1,), (), record.cost())
 
 
-class BatchReader(Reader):
+class BatchReader(ReaderInSteps):
     """Events in an array; each becomes a structured record, or fails alone."""
 
-    steps = True
     result_bytes = 16  # only counted; failures are paid for apart
     places = False
 
@@ -241,8 +246,7 @@ class BatchReader(Reader):
         try:
             items = [bytes(item) for item in _read_items(content)]
         except (msgspec.DecodeError, RecursionError) as error:
-            reason = shown(str(error)).removeprefix("JSON is malformed: ")
-            raise BadRequest(f"no batch of CloudEvents: {reason}") from None
+            raise BadRequest(f"no batch of CloudEvents: {json_fault(error)}") from None
         for number, item in enumerate(items, 1):
             if not item.startswith(b"{"):
                 raise BadRequest(f"no batch of CloudEvents: item {number} is no object")
@@ -270,22 +274,15 @@ class BatchReader(Reader):
             try:
                 record = _read_json(item, intent.like, intent.key_path, most, keys=self._keys)
             except (InvalidRecord, TooLarge) as error:
-                error.__context__ = None
-                failures.append((number, error.with_traceback(None)))
+                failures.append((number, error.alone()))
                 continue
             records.append(record)
             numbers.append(number)
             cost += record.cost()
         return Batch(records, numbers, failures, cost)
 
-    def answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
-        """The counts, as for lines."""
-        *_, response = self.answer_in_steps(reports)
-        assert response is not None  # noqa: S101  # it comes last
-        return response
-
     def answer_in_steps(self, reports: Sequence[DeliveryReport | None]) -> Iterator[Response | None]:
-        """The same, in the end."""
+        """The counts, as for lines."""
         tally = Tally()
         for at in range(0, len(reports), BATCH_RECORDS):
             some = reports[at : at + BATCH_RECORDS]

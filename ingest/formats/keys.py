@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from ingest.errors import InvalidRecord
+from ingest.errors import InvalidRecord, shown
 
 REMEMBERED_NAMES = 64
 """For how many fields' names it is remembered how they are read; making that takes as long as a request."""
@@ -20,6 +20,18 @@ REMEMBERED_NAMES = 64
 _pass_over = msgspec.json.Decoder(msgspec.Raw).decode
 _pass_over_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _string = msgspec.json.Decoder(str).decode
+
+
+def json_fault(error: Exception) -> str:
+    """What was wrong with JSON that could not be read, in words for whoever sent it.
+
+    `error` is what reading it raised: `msgspec.DecodeError`, `UnicodeDecodeError` or `RecursionError`.
+    """
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8"
+    return shown(str(error)).removeprefix("JSON is malformed: ")
 
 
 def check_json(data: bytes) -> None:
@@ -30,12 +42,10 @@ def check_json(data: bytes) -> None:
     try:
         _pass_over(data)
         data.decode()  # passing over a string does not look at its bytes
-    except msgspec.DecodeError as error:
-        raise InvalidRecord(f"invalid JSON: {str(error).removeprefix('JSON is malformed: ')}") from None
     except UnicodeDecodeError as error:
-        raise InvalidRecord(f"invalid JSON: not UTF-8 at byte {error.start}") from None
-    except RecursionError:
-        raise InvalidRecord("invalid JSON: nested too deeply") from None
+        raise InvalidRecord(f"invalid JSON: {json_fault(error)} at byte {error.start}") from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRecord(f"invalid JSON: {json_fault(error)}") from None
 
 
 def are_json(text: bytes, lines: int) -> bool:

@@ -116,10 +116,10 @@ class LineDecoder:
             yield self._decode(lines)
         self._keep(data)
 
-    def whole(self, text: bytes) -> Batch | None:
+    def whole(self, text: bytes) -> tuple[Alike, int] | None:
         """The lines of content that is here to its end, if they are one batch and none is special.
 
-        In place of `feed` and `end`, and as often as there is such content.
+        And what they cost of the budget.  In place of `feed` and `end`, as often as there is such content.
         """
         text = text.removesuffix(b"\n")
         return self._plain(text.split(b"\n", self._batch_lines), text)
@@ -181,10 +181,7 @@ class LineDecoder:
                 numbers.append(number)
                 cost += len(line)
             except IngestError as error:
-                # Without its traceback, which would keep the whole frame for as long as the failure is kept.
-                error.__context__ = None
-                error = errors.setdefault(error.message, error.with_traceback(None))
-                failures.append((number, error))
+                failures.append((number, errors.setdefault(error.message, error.alone())))
         self._number += len(lines)
         longest = max(map(len, values), default=0)
         records = Alike(self._like, values, None if self._key_field is None else keys, longest=longest)
@@ -195,10 +192,14 @@ class LineDecoder:
         if None in lines:
             return None
         values: list[bytes] = lines  # type: ignore[assignment]  # there is no None
-        return self._plain(values, b"\n".join(values))
+        plain = self._plain(values, b"\n".join(values))
+        if plain is None:
+            return None
+        records, cost = plain
+        return Batch(records, range(self._number + 1, self._number + 1 + len(values)), (), cost)
 
-    def _plain(self, values: list[bytes], text: bytes) -> Batch | None:
-        """`_decode_plain` for the lines `values` of `text`."""
+    def _plain(self, values: list[bytes], text: bytes) -> tuple[Alike, int] | None:
+        """The records of the lines `values` of `text`, and what they cost, where none is special."""
         count = len(values)
         longest = max(map(len, values))
         if b"\r" in text or not all(values) or longest > self._line_bytes or count > self._batch_lines:
@@ -213,8 +214,7 @@ class LineDecoder:
             if keys is None or longest + max(map(len, keys)) > self._line_bytes:
                 return None
             cost += sum(map(len, keys))
-        first = self._number + 1
-        return Batch(Alike(self._like, values, keys, longest=longest), range(first, first + count), [], cost)
+        return Alike(self._like, values, keys, longest=longest), cost
 
     def _too_long(self) -> TooLarge:
         return TooLarge(

@@ -26,8 +26,19 @@ from ingest.errors import (
     shown,
 )
 from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, find_array, most_bytes
-from ingest.formats.plain import MOST_HEADERS, check_headers
-from ingest.formats.seam import BATCH_RECORDS, MOST_RECORDS, Batch, Bounds, Format, Head, Intent, Reader
+from ingest.formats.keys import json_fault
+from ingest.formats.plain import MOST_HEADERS, check_headers, check_size
+from ingest.formats.seam import (
+    BATCH_RECORDS,
+    MOST_RECORDS,
+    Batch,
+    Bounds,
+    Format,
+    Head,
+    Intent,
+    Reader,
+    ReaderInSteps,
+)
 from ingest.http.messages import Response
 from ingest.records import Alike, DeliveryReport, Receipt, Record
 
@@ -210,10 +221,8 @@ class RestV2(Format):
         raise BadRequest(message) if dialect == "strimzi" else UnsupportedMediaType(message)
 
 
-class EnvelopeReader(Reader):
+class EnvelopeReader(ReaderInSteps):
     """One envelope.  It is all read before any of it is produced, so what is wrong in it writes nothing."""
-
-    steps = True
 
     def __init__(
         self, intent: Intent, bounds: Bounds, kind: _Kind, dialect: Dialect, *, strict_200: bool
@@ -251,8 +260,7 @@ class EnvelopeReader(Reader):
         self._check_frame(steps.frame())
 
     def _cut_batch(self, objects: list[bytes], before: int) -> Batch:
-        if before + len(objects) > MOST_RECORDS:
-            raise TooLarge(f"more than {MOST_RECORDS} records in one request; send several requests")
+        _check_count(before + len(objects))
         text = b"[" + b",".join(objects) + b"]"
         try:
             text.decode()
@@ -274,14 +282,7 @@ class EnvelopeReader(Reader):
     def _invalid(self, error: Exception, before: int | None = None) -> IngestError:
         """What is wrong with the envelope; `before` is how many records were read apart from this one's."""
         if not isinstance(error, msgspec.ValidationError):
-            reason = (
-                "nested too deeply"
-                if isinstance(error, RecursionError)
-                else "not UTF-8"
-                if isinstance(error, UnicodeDecodeError)
-                else shown(str(error)).removeprefix("JSON is malformed: ")
-            )
-            return BadRequest(f"invalid JSON: {reason}")
+            return BadRequest(f"invalid JSON: {json_fault(error)}")
         message = shown(str(error))
         if before is not None:
             message = _INDEX.sub(lambda match: f"`$.records[{int(match[1]) + before}]", message)
@@ -292,8 +293,7 @@ class EnvelopeReader(Reader):
         return BadRequest(message)
 
     def _batch(self, items: Sequence[_Item[Any]], first: int) -> Batch:
-        if len(items) > MOST_RECORDS:
-            raise TooLarge(f"more than {MOST_RECORDS} records in one request; send several requests")
+        _check_count(len(items))
         return self._plain_batch(items, first) or self._special_batch(items, first)
 
     def _plain_batch(self, items: Sequence[_Item[Any]], first: int) -> Batch | None:
@@ -341,18 +341,11 @@ class EnvelopeReader(Reader):
             given = item.headers or ()
             try:
                 check_headers(len(given))
-            except BadRequest as error:
-                failures.append((number, error.with_traceback(None)))
-                continue
-            headers = tuple((header.key, header.value) for header in given)
-            record = Record(topic, write(item.value), write(item.key), headers, partition, item.timestamp)
-            size = record.size()
-            if size > most:
-                large = TooLarge(
-                    f"the record has {size} bytes with key and headers; {most} is the most for this topic by "
-                    "limits.record_bytes or its own max.message.bytes"
-                )
-                failures.append((number, large))
+                headers = tuple((header.key, header.value) for header in given)
+                record = Record(topic, write(item.value), write(item.key), headers, partition, item.timestamp)
+                check_size(record.size(), most)
+            except (BadRequest, TooLarge) as error:
+                failures.append((number, error.alone()))
                 continue
             cost += record.cost()
             records.append(record)
@@ -361,14 +354,8 @@ class EnvelopeReader(Reader):
 
     # The answer ------------------------------------------------------------------------------------------
 
-    def answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
-        """An item for each record, in the dialect's words."""
-        *_, response = self.answer_in_steps(reports)
-        assert response is not None  # noqa: S101  # it comes last
-        return response
-
     def answer_in_steps(self, reports: Sequence[DeliveryReport | None]) -> Iterator[Response | None]:
-        """The same, in the end."""
+        """An item for each record, in the dialect's words."""
         dialect = self._dialect
         write = _WRITERS[dialect]
         items: list[bytes] = []
@@ -405,6 +392,11 @@ def _spokesman(failures: Sequence[IngestError]) -> IngestError:
         if failure.outcome is Outcome.UNKNOWN:
             return failure if failure.status == 504 else DeliveryUnknown(failure.message)
     return max(failures, key=lambda failure: failure.status)
+
+
+def _check_count(count: int) -> None:
+    if count > MOST_RECORDS:
+        raise TooLarge(f"more than {MOST_RECORDS} records in one request; send several requests")
 
 
 def _no_records() -> IngestError:

@@ -20,6 +20,7 @@ from ingest.errors import (
     shown,
 )
 from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, Cutter, find_array, most_bytes
+from ingest.formats.keys import json_fault
 from ingest.formats.plain import MOST_HEADERS, check_headers, check_size
 from ingest.formats.seam import (
     BATCH_RECORDS,
@@ -30,6 +31,7 @@ from ingest.formats.seam import (
     Head,
     Intent,
     Reader,
+    ReaderInSteps,
     StreamReader,
 )
 from ingest.http.messages import Response
@@ -286,21 +288,10 @@ def _begin(intent: Intent) -> bytes:
     return b'"cluster_id":%b,"topic_name":%b' % (_encode(cluster), _encode(intent.like.topic))
 
 
-def _alone(error: IngestError) -> IngestError:
-    """The error without its traceback, which would keep frames for as long as the failure is kept."""
-    error.__context__ = None
-    return error.with_traceback(None)
-
-
 def _invalid(error: Exception) -> BadRequest:
-    if isinstance(error, RecursionError):
-        return BadRequest("invalid JSON: nested too deeply")
-    if isinstance(error, UnicodeDecodeError):
-        return BadRequest("invalid JSON: not UTF-8")
-    message = shown(str(error))
     if isinstance(error, msgspec.ValidationError):
-        return BadRequest(message)
-    return BadRequest(f"invalid JSON: {message.removeprefix('JSON is malformed: ')}")
+        return BadRequest(shown(str(error)))
+    return BadRequest(f"invalid JSON: {json_fault(error)}")
 
 
 class ObjectReader(StreamReader):
@@ -351,7 +342,7 @@ class ObjectReader(StreamReader):
                     error, more = _invalid(wrong), False
                     break
                 except IngestError as wrong:
-                    failures.append((self._number, _alone(wrong)))
+                    failures.append((self._number, wrong.alone()))
                 else:
                     if cost and cost + record.cost() > self._cost_bytes:
                         yield Batch(records, numbers, failures, cost, notes)
@@ -379,7 +370,7 @@ class ObjectReader(StreamReader):
                     break  # others are to have their turn
                 objects.append(found)
         except IngestError as error:
-            return objects, _alone(error), False
+            return objects, error.alone(), False
         return objects, None, True
 
     def end(self) -> Iterable[Batch]:
@@ -412,10 +403,8 @@ class ObjectReader(StreamReader):
         return error_response(error)
 
 
-class EntriesReader(Reader):
+class EntriesReader(ReaderInSteps):
     """The entries of one batch.  An entry whose key or value is wrong fails alone."""
-
-    steps = True
 
     def __init__(self, intent: Intent, bounds: Bounds) -> None:
         super().__init__(intent, bounds)
@@ -471,7 +460,7 @@ class EntriesReader(Reader):
             try:
                 record, said = _record(entry, self.intent, self.bounds.record_bytes)
             except IngestError as error:
-                failures.append((number, _alone(error)))
+                failures.append((number, error.alone()))
                 continue
             self._ids[name] = said
             records.append(record)
@@ -479,14 +468,8 @@ class EntriesReader(Reader):
             cost += record.cost()
         return Batch(records, numbers, failures, cost)
 
-    def answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
-        """Two lists, by the entries' ids."""
-        *_, response = self.answer_in_steps(reports)
-        assert response is not None  # noqa: S101  # it comes last
-        return response
-
     def answer_in_steps(self, reports: Sequence[DeliveryReport | None]) -> Iterator[Response | None]:
-        """The same, in the end."""
+        """Two lists, by the entries' ids."""
         begin = _begin(self.intent)
         successes: list[bytes] = []
         failures: list[bytes] = []

@@ -132,6 +132,26 @@ class Reader(abc.ABC):
         yield self.answer(reports)
 
 
+class ReaderInSteps(Reader):
+    """One whose content can be large: between the steps of reading and of answering others get their turn."""
+
+    steps = True
+
+    @abc.abstractmethod
+    def read_in_steps(self, content: bytes) -> Iterator[Batch]:
+        """`read` in batches of at most `BATCH_RECORDS`, about 64 KiB of content a step."""
+
+    def answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
+        """What `answer_in_steps` comes to."""
+        *_, response = self.answer_in_steps(reports)
+        assert response is not None  # noqa: S101  # it comes last
+        return response
+
+    @abc.abstractmethod
+    def answer_in_steps(self, reports: Sequence[DeliveryReport | None]) -> Iterator[Response | None]:
+        """`answer` in the end; None after each `BATCH_RECORDS` reports, where others get their turn."""
+
+
 class StreamReader(abc.ABC):
     """One request whose records are produced while its content comes.
 

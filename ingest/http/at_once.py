@@ -123,6 +123,8 @@ class AtOnce(Exchange):
                 left, self._left = self._left, None
                 if isinstance(left, bytes):
                     return left
+                if isinstance(left, OSError):
+                    raise Disconnected from left
                 if isinstance(left, Exception):
                     raise left
                 if left is not None:
@@ -131,7 +133,7 @@ class AtOnce(Exchange):
                         self._unread = tcp.readable()
                         return None
                     del left  # what a connection keeps while it is idle, it keeps ten thousand times
-                    self._wait_for_client(Phase.IDLE, self._idle_seconds())
+                    self._wait_for_request(self._timeouts.idle_seconds)
                 elif not tcp.emptied:  # there may be no end to what it sends
                     await own_task()
                     await trio.lowlevel.checkpoint()
@@ -144,9 +146,8 @@ class AtOnce(Exchange):
         finally:
             place.at_once = None
 
-    def _idle_seconds(self) -> float:
-        seconds = self._timeouts.idle_seconds
-        return min(seconds, DRAIN_IDLE_SECONDS) if self._draining else seconds
+    def _wait_for_request(self, seconds: float) -> None:
+        self._wait_for_client(Phase.IDLE, min(seconds, DRAIN_IDLE_SECONDS) if self._draining else seconds)
 
     def _serve_at_once(self) -> bool:
         """Serve what has arrived, if anything has; False where the coroutine has to go on."""
@@ -177,8 +178,6 @@ class AtOnce(Exchange):
                     return True
                 begun = way.end(begun)
             return self._answer(begun, now) and tcp.emptied
-        except OSError as error:
-            self._left = _disconnected(error)
         except Exception as error:  # noqa: BLE001  # raised again in the coroutine
             self._left = error
         return False
@@ -191,8 +190,6 @@ class AtOnce(Exchange):
         self._begun = None
         try:
             goes_on = self._answer(way.end(begun), self._now()) and tcp.emptied
-        except OSError as error:
-            self._left, goes_on = _disconnected(error), False
         except Exception as error:  # noqa: BLE001  # raised again in the coroutine
             self._left, goes_on = error, False
         if goes_on and not self._is_awaited:
@@ -230,9 +227,3 @@ class AtOnce(Exchange):
                     return data
         except OSError as error:
             raise Disconnected from error
-
-
-def _disconnected(error: OSError) -> Disconnected:
-    gone = Disconnected()
-    gone.__cause__ = error
-    return gone

@@ -163,9 +163,7 @@ class Connection(AtOnce):
     async def _serve_requests(self) -> None:
         wait = self._timeouts.head_seconds
         while True:
-            if self._draining:
-                wait = min(wait, DRAIN_IDLE_SECONDS)
-            self._wait_for_client(Phase.IDLE, wait)
+            self._wait_for_request(wait)
             try:
                 request = await self._receive_head()
             except IngestError as error:
