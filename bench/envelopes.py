@@ -9,11 +9,12 @@ import json
 import timeit
 from collections.abc import Callable
 
-from ingest.config import Config, Route
+from ingest.config import Config
 from ingest.formats.seam import Batch, Bounds, Reader, StreamReader
 from ingest.formats.table import built_in
 from ingest.http.messages import Request
 from ingest.intent import read_intent
+from ingest.route import Route
 from ingest.routing import Router
 
 RECORDS, SIZE_BYTES = 100, 200

@@ -4,19 +4,7 @@
 `ingest.testing` has producers that need no Kafka.
 """
 
-from ingest.config import (
-    HTTP,
-    Compat,
-    Config,
-    Limits,
-    Log,
-    Management,
-    Route,
-    Shutdown,
-    Timeouts,
-    Topics,
-    Tuning,
-)
+from ingest.config import HTTP, Compat, Config, Limits, Log, Management, Shutdown, Timeouts, Topics, Tuning
 from ingest.cors import CORS
 from ingest.errors import (
     BadFraming,
@@ -51,6 +39,7 @@ from ingest.formats.seam import Batch, Bounds, Format, Head, Intent, Reader, Str
 from ingest.http.messages import Request, Response
 from ingest.producer import Delivery, Ledger, Producer
 from ingest.records import Alike, DeliveryReport, Receipt, Record
+from ingest.route import Route
 from ingest.routing import Match
 from ingest.service import Server, open_producer, serve
 from ingest.tally import Tally

@@ -17,9 +17,10 @@ from typing import Any
 
 import msgspec
 
-from ingest.config import Config, Route
+from ingest.config import Config
 from ingest.errors import ConfigError
 from ingest.options import MASK, convert, is_secret
+from ingest.route import Route
 from ingest.settings import KafkaValue, check_kafka_value, kafka_name
 
 PREFIX = "INGEST_"

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ingest import lookups
-from ingest.config import Config, Route
+from ingest.config import Config
 from ingest.errors import (
     BadFraming,
     BadRequest,
@@ -38,6 +38,7 @@ from ingest.errors import (
 )
 from ingest.formats.seam import Format
 from ingest.http.codings import CODINGS
+from ingest.route import Route
 
 ANYWHERE: tuple[type[IngestError], ...] = (
     BadFraming, BadRequest, NotFound, MethodNotAllowed, UploadTooSlow, LengthRequired, TooLarge,

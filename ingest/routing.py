@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from ingest.config import KEY_FIELD_BYTES, MOST_KEY_NAMES, Route
 from ingest.errors import BadRequest, MethodNotAllowed, NotFound, UnknownPartition
+from ingest.route import KEY_FIELD_BYTES, MOST_KEY_NAMES, Route
 
 # RFC 3986, 3.1 and 3.2: a scheme and an authority, at the beginning and nowhere else.
 _SCHEME_AND_AUTHORITY = re.compile(r"[A-Za-z][0-9A-Za-z+.\-]*+://[^/?]*+")

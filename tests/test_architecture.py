@@ -40,7 +40,7 @@ ROWS = [
     ["http.framing", "http.writing", "http.codings", "budget", "metrics", "turn"],
     ["http.protocol", "http.heads", "parking"],
     ["config"],
-    ["cors"],
+    ["cors", "route"],
     ["http.messages", "records"],
     ["settings"],
     ["options"],
@@ -59,8 +59,8 @@ ALONE = {
     "typer": ["cli"],
 }
 WITHOUT_TRIO = [
-    "errors", "options", "settings", "cors", "records", "config", "loading", "routing", "metrics", "intent",
-    "answers", "formats.*", "http.messages", "http.protocol", "http.heads", "http.framing", "http.writing",
+    "errors", "options", "settings", "cors", "route", "records", "config", "loading", "routing", "metrics",
+    "intent", "answers", "formats.*", "http.messages", "http.protocol", "http.heads", "http.framing", "http.writing",
     "http.codings", "http.*_protocol",
 ]  # fmt: skip
 

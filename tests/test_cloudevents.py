@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.config import Compat, Config, Limits, Route
+from ingest.config import Compat, Config, Limits
 from ingest.formats.cloudevents import BATCH, STRUCTURED, CloudEvents
 from ingest.formats.seam import MOST_RECORDS, Batch, Bounds, Reader
 from ingest.http.engines import ENGINES
@@ -19,6 +19,7 @@ from ingest.http.messages import Request
 from ingest.http.protocol import HTTPProtocol
 from ingest.intent import read_intent
 from ingest.records import Record
+from ingest.route import Route
 from ingest.routing import Match
 from ingest.testing import MemoryProducer, StallingProducer
 from tests.client import Answer, request

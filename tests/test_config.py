@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingest.config import HTTP, Config, Limits, Management, Route, Shutdown, Timeouts, Topics
+from ingest.config import HTTP, Config, Limits, Management, Shutdown, Timeouts, Topics
 from ingest.errors import ConfigError
+from ingest.route import Route
 
 
 def test_routes_may_be_a_list_and_are_kept_as_a_tuple() -> None:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from ingest.config import Config, Route
+from ingest.config import Config
 from ingest.cors import CORS
 from ingest.errors import ConfigError
 from ingest.http.engines import ENGINES
 from ingest.http.protocol import HTTPProtocol
 from ingest.loading import load
 from ingest.records import Record
+from ingest.route import Route
 from ingest.testing import MemoryProducer
 from tests.client import Answer, request
 from tests.exchange import open_exchanges

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from ingest.config import Config, Limits, Route, Timeouts
+from ingest.config import Config, Limits, Timeouts
 from ingest.errors import (
     DeliveryFailed,
     DeliveryUnknown,
@@ -30,6 +30,7 @@ from ingest.errors import (
     UnknownTopic,
 )
 from ingest.records import Record
+from ingest.route import Route
 from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
 from tests.client import Answer, chunk, request
 from tests.exchange import PEER, open_exchanges

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.config import Config, Route
+from ingest.config import Config
 from ingest.errors import BadRequest, IngestError, UnsupportedMediaType
 from ingest.formats.ndjson import NDJSON_TYPES
 from ingest.formats.seam import Intent
@@ -12,6 +12,7 @@ from ingest.formats.table import built_in
 from ingest.http.messages import Request
 from ingest.intent import read_intent, request_id
 from ingest.records import Record
+from ingest.route import Route
 from ingest.routing import Router
 
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.config import HTTP, Config, Limits, Route, Shutdown, Topics
+from ingest.config import HTTP, Config, Limits, Shutdown, Topics
 from ingest.errors import ConfigError
 from ingest.loading import as_toml, load
+from ingest.route import Route
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.config import Compat, Config, Dialect, Limits, Route
+from ingest.config import Compat, Config, Limits
 from ingest.errors import (
     DeliveryFailed,
     DeliveryUnknown,
@@ -28,6 +28,7 @@ from ingest.http.messages import Request
 from ingest.http.protocol import HTTPProtocol
 from ingest.intent import read_intent
 from ingest.records import DeliveryReport, Record
+from ingest.route import Dialect, Route
 from ingest.routing import Match
 from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
 from tests.client import Answer, chunk, request

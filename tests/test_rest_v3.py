@@ -14,16 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from ingest.config import Config, Limits, Route, Timeouts
+from ingest.config import Config, Limits, Timeouts
 from ingest.errors import DeliveryUnknown, IngestError, RecordRefused
 from ingest.formats.cutting import TOKENS_AT_ONCE, Cutter
-from ingest.formats.rest_v3 import RestV3, RestV3Batch
+from ingest.formats.rest_v3 import RestV3
+from ingest.formats.rest_v3_batch import RestV3Batch
 from ingest.formats.seam import Bounds, Format, Reader, StreamReader
 from ingest.http.engines import ENGINES
 from ingest.http.messages import Request
 from ingest.http.protocol import HTTPProtocol
 from ingest.intent import read_intent
 from ingest.records import DeliveryReport, Receipt, Record
+from ingest.route import Route
 from ingest.routing import Match
 from ingest.testing import MemoryProducer, StallingProducer
 from tests.client import Answer, Client, chunk, request

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.config import Route
 from ingest.errors import BadRequest, IngestError, MethodNotAllowed, NotFound
+from ingest.route import Route
 from ingest.routing import Match, Router
 
 CLICKS = Route("/clicks", topic="clicks", key_field="user.id")

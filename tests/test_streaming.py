@@ -16,7 +16,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from ingest.budget import Hold
-from ingest.config import Config, Limits, Route, Timeouts
+from ingest.config import Config, Limits, Timeouts
 from ingest.errors import (
     DeliveryUnknown,
     Draining,
@@ -31,6 +31,7 @@ from ingest.http.exchange import RECEIVE_BYTES, Exchange
 from ingest.http.framing import CHUNKS_AT_ONCE, MessageReader
 from ingest.producer import Delivery
 from ingest.records import DeliveryReport, Record
+from ingest.route import Route
 from ingest.streaming import BATCHES_IN_FLIGHT
 from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
 from tests.client import chunk, request

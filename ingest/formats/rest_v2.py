@@ -14,18 +14,17 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from ingest.answers import error_response
-from ingest.config import Compat, Dialect
+from ingest.config import Compat
 from ingest.errors import (
     BadRequest,
-    DeliveryUnknown,
     IngestError,
-    Outcome,
     TooLarge,
     Unprocessable,
     UnsupportedMediaType,
     shown,
 )
 from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, find_array, most_bytes
+from ingest.formats.dialects import WRITERS, spokesman
 from ingest.formats.keys import json_fault
 from ingest.formats.plain import MOST_HEADERS, check_headers, check_size
 from ingest.formats.seam import (
@@ -40,7 +39,8 @@ from ingest.formats.seam import (
     ReaderInSteps,
 )
 from ingest.http.messages import Response
-from ingest.records import Alike, DeliveryReport, Receipt, Record
+from ingest.records import Alike, DeliveryReport, Record
+from ingest.route import Dialect
 
 PATHS = ("/topics/{topic}", "/topics/{topic}/partitions/{partition}")
 ANSWER_TYPE = "application/vnd.kafka.v2+json"
@@ -357,7 +357,7 @@ class EnvelopeReader(ReaderInSteps):
     def answer_in_steps(self, reports: Sequence[DeliveryReport | None]) -> Iterator[Response | None]:
         """An item for each record, in the dialect's words."""
         dialect = self._dialect
-        write = _WRITERS[dialect]
+        write = WRITERS[dialect]
         items: list[bytes] = []
         failures: list[IngestError] = []
         queued = False
@@ -375,7 +375,7 @@ class EnvelopeReader(ReaderInSteps):
         type_ = self.intent.media_type if dialect == "karapace" else ""
         fields = ((b"content-type", (type_ or ANSWER_TYPE).encode()),)
         if len(failures) == len(reports) and not self._strict_200:
-            speaks = _spokesman(failures)
+            speaks = spokesman(failures)
             # With the fields of an error, such as Retry-After, but for its type.
             others = tuple(field for field in error_response(speaks).fields if field[0] != b"content-type")
             yield Response(speaks.status, fields + others, content)
@@ -386,14 +386,6 @@ class EnvelopeReader(ReaderInSteps):
         yield Response(status, fields, content)
 
 
-def _spokesman(failures: Sequence[IngestError]) -> IngestError:
-    """The failure whose status all get: if one may have been written, that; else the most serious."""
-    for failure in failures:
-        if failure.outcome is Outcome.UNKNOWN:
-            return failure if failure.status == 504 else DeliveryUnknown(failure.message)
-    return max(failures, key=lambda failure: failure.status)
-
-
 def _check_count(count: int) -> None:
     if count > MOST_RECORDS:
         raise TooLarge(f"more than {MOST_RECORDS} records in one request; send several requests")
@@ -401,42 +393,3 @@ def _check_count(count: int) -> None:
 
 def _no_records() -> IngestError:
     return Unprocessable('there are no records; an envelope is {"records":[{"value":…},…]}')
-
-
-_encode = msgspec.json.Encoder().encode
-
-
-def _confluent(report: DeliveryReport | None) -> bytes:
-    if isinstance(report, Receipt):
-        return b'{"partition":%d,"offset":%d,"error_code":null,"error":null}' % (
-            report.partition,
-            report.offset,
-        )
-    if report is None:
-        return b'{"partition":null,"offset":null,"error_code":null,"error":null}'
-    code = 50003 if report.retriable else 50002
-    return b'{"partition":null,"offset":null,"error_code":%d,"error":%b}' % (code, _encode(report.message))
-
-
-def _karapace(report: DeliveryReport | None) -> bytes:
-    if isinstance(report, Receipt):
-        return b'{"partition":%d,"offset":%d}' % (report.partition, report.offset)
-    if report is None:
-        return b'{"partition":null,"offset":null}'
-    return b'{"error_code":%d,"error":%b}' % (2 if report.retriable else 1, _encode(report.message))
-
-
-def _strimzi(report: DeliveryReport | None) -> bytes:
-    if isinstance(report, Receipt):
-        return b'{"partition":%d,"offset":%d}' % (report.partition, report.offset)
-    if report is None:
-        return b'{"partition":null,"offset":null}'
-    code = 404 if report.status == 404 else 500
-    return b'{"error_code":%d,"message":%b}' % (code, _encode(report.message))
-
-
-_WRITERS: dict[Dialect, Callable[[DeliveryReport | None], bytes]] = {
-    "confluent": _confluent,
-    "karapace": _karapace,
-    "strimzi": _strimzi,
-}

@@ -1,4 +1,4 @@
-"""Confluent's REST Proxy v3: a stream of objects, each with its report, or a batch of entries."""
+"""Confluent's REST Proxy v3: a stream of objects, each with its report; and what its batches share."""
 
 from __future__ import annotations
 
@@ -13,25 +13,20 @@ from ingest.answers import error_body, error_response
 from ingest.errors import (
     BadRequest,
     IngestError,
-    TooLarge,
     UnknownPartition,
     Unprocessable,
     UnsupportedMediaType,
     shown,
 )
-from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, Cutter, find_array, most_bytes
+from ingest.formats.cutting import Cutter, most_bytes
 from ingest.formats.keys import json_fault
 from ingest.formats.plain import MOST_HEADERS, check_headers, check_size
 from ingest.formats.seam import (
-    BATCH_RECORDS,
-    MOST_RECORDS,
     Batch,
     Bounds,
     Format,
     Head,
     Intent,
-    Reader,
-    ReaderInSteps,
     StreamReader,
 )
 from ingest.http.messages import Response
@@ -43,7 +38,6 @@ MOST_AT_ONCE = 200
 """Records of one batch of a stream: each has a report of some hundred bytes, all written at once."""
 RECORD_COST = 2_500
 """What making a record takes, as so many bytes of JSON."""
-ID_CHARACTERS = 80
 CLUSTER_CHARACTERS = 255
 
 _JSON = (b"content-type", b"application/json")
@@ -75,7 +69,7 @@ class _Data(Struct, forbid_unknown_fields=True, gc=False):
         return any(bytes(each) != _NULL for each in named)
 
 
-class _Object(Struct, forbid_unknown_fields=True, gc=False):
+class WrittenRecord(Struct, forbid_unknown_fields=True, gc=False):
     """One record as it is written."""
 
     partition_id: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
@@ -85,23 +79,8 @@ class _Object(Struct, forbid_unknown_fields=True, gc=False):
     timestamp: Annotated[datetime, Meta(tz=True)] | None = None
 
 
-class _Entry(_Object, forbid_unknown_fields=True, gc=False):
-    id: Raw = Raw(_NULL)
-
-
-class _Entries(Struct, forbid_unknown_fields=True):
-    entries: list[_Entry] | None = None
-
-
-class _Frame(Struct, forbid_unknown_fields=True):
-    entries: Raw = Raw()
-
-
 _encode = msgspec.json.Encoder().encode
-_read_object = msgspec.json.Decoder(_Object).decode
-_read_entries = msgspec.json.Decoder(_Entries).decode
-_read_list = msgspec.json.Decoder(list[_Entry]).decode
-_read_frame = msgspec.json.Decoder(_Frame).decode
+_read_object = msgspec.json.Decoder(WrittenRecord).decode
 _read_base64 = msgspec.json.Decoder(bytes | None).decode
 _read_string = msgspec.json.Decoder(str | None).decode
 
@@ -110,7 +89,7 @@ _DATA_SCHEMA = {
     "type": ["object", "null"],
     "properties": {"type": {"enum": ["BINARY", "JSON", "STRING"]}, "data": {}},
 }
-_RECORD_SCHEMA: dict[str, Any] = {
+RECORD_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
         "partition_id": {"type": ["integer", "null"], "maximum": (1 << 31) - 1},
@@ -130,15 +109,7 @@ _RECORD_SCHEMA: dict[str, Any] = {
 }
 
 
-_ID_SCHEMA = {"type": "string", "minLength": 1, "maxLength": ID_CHARACTERS}
-_ENTRY_SCHEMA = {
-    "type": "object",
-    "properties": {"id": _ID_SCHEMA, **_RECORD_SCHEMA["properties"]},
-    "required": ["id"],
-}
-
-
-class _V3(Format):
+class V3(Format):
     """What the two ways of v3 have in common."""
 
     queues = False
@@ -153,11 +124,11 @@ class _V3(Format):
         return Record(head.match.topic, partition=head.match.partition)
 
 
-class RestV3(_V3):
+class RestV3(V3):
     """Objects one after another, or in one array; each is answered before the next has to be sent."""
 
     name = "rest_v3"
-    media_types: ClassVar[Mapping[str, Any]] = {"application/json": _RECORD_SCHEMA}
+    media_types: ClassVar[Mapping[str, Any]] = {"application/json": RECORD_SCHEMA}
     # A stream of reports, one after another, is no one JSON value.
     answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {200: {"application/json": {}}}
 
@@ -170,44 +141,7 @@ class RestV3(_V3):
         return ObjectReader(intent, bounds)
 
 
-class RestV3Batch(_V3):
-    """`{"entries":[{"id":"1",…}]}`, answered as a whole."""
-
-    name = "rest_v3_batch"
-    media_types: ClassVar[Mapping[str, Any]] = {
-        "application/json": {
-            "type": "object",
-            "properties": {
-                "entries": {
-                    "type": "array",
-                    "items": _ENTRY_SCHEMA,
-                    "minItems": 1,
-                    "maxItems": MOST_RECORDS,
-                }
-            },
-            "required": ["entries"],
-        }
-    }
-    answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {
-        207: {
-            "application/json": {
-                "type": "object",
-                "properties": {"successes": {"type": "array"}, "failures": {"type": "array"}},
-                "required": ["successes", "failures"],
-            }
-        }
-    }
-
-    def __init__(self, *, paths: bool) -> None:
-        """`paths` says whether its own are served."""
-        self.paths = tuple(f"{path}:batch" for path in PATHS) if paths else ()
-
-    def open(self, intent: Intent, bounds: Bounds) -> Reader:
-        """A reader of one batch."""
-        return EntriesReader(intent, bounds)
-
-
-def _record(item: _Object, intent: Intent, record_bytes: int) -> tuple[Record, bytes]:
+def read_record(item: WrittenRecord, intent: Intent, record_bytes: int) -> tuple[Record, bytes]:
     """The record of an object, and the end of its report.
 
     Raises `BadRequest`, `UnknownPartition` and `TooLarge`.
@@ -262,7 +196,7 @@ def _bytes(written: _Data | None, name: str) -> tuple[bytes | None, bytes]:
     return found, b',"%b":{"type":"%b","size":%d}' % (name.encode(), kind.encode(), size)
 
 
-def _receipt(begin: bytes, receipt: Receipt, said: bytes) -> bytes:
+def report_receipt(begin: bytes, receipt: Receipt, said: bytes) -> bytes:
     """The report of a record that was written; `begin` is how it begins, and `said` how it ends."""
     timestamp = b""
     if receipt.timestamp is not None:
@@ -282,13 +216,14 @@ def _instant(milliseconds: int) -> str:
     return instant.isoformat(timespec="milliseconds").removesuffix("+00:00").removesuffix(".000") + "Z"
 
 
-def _begin(intent: Intent) -> bytes:
+def report_begin(intent: Intent) -> bytes:
     """What each report says of cluster and topic."""
     cluster = (intent.match.cluster or "")[:CLUSTER_CHARACTERS]
     return b'"cluster_id":%b,"topic_name":%b' % (_encode(cluster), _encode(intent.like.topic))
 
 
-def _invalid(error: Exception) -> BadRequest:
+def invalid_object(error: Exception) -> BadRequest:
+    """The refusal of what is no such object, by what reading it raised; see `json_fault`."""
     if isinstance(error, msgspec.ValidationError):
         return BadRequest(shown(str(error)))
     return BadRequest(f"invalid JSON: {json_fault(error)}")
@@ -307,7 +242,7 @@ class ObjectReader(StreamReader):
         self._at_once = MOST_AT_ONCE
         self._cost_bytes = bounds.cost_bytes
         self._cutter = Cutter(most_bytes(bounds.record_bytes))
-        self._begin = b'"error_code":200,' + _begin(intent)
+        self._begin = b'"error_code":200,' + report_begin(intent)
         self._number = 0
         self._begun = False
 
@@ -335,11 +270,11 @@ class ObjectReader(StreamReader):
                 self._number += 1
                 try:
                     text.decode()
-                    record, said = _record(_read_object(text), self._intent, self._record_bytes)
+                    record, said = read_record(_read_object(text), self._intent, self._record_bytes)
                 except msgspec.ValidationError as wrong:
-                    failures.append((self._number, _invalid(wrong)))
+                    failures.append((self._number, invalid_object(wrong)))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
-                    error, more = _invalid(wrong), False
+                    error, more = invalid_object(wrong), False
                     break
                 except IngestError as wrong:
                     failures.append((self._number, wrong.alone()))
@@ -386,7 +321,7 @@ class ObjectReader(StreamReader):
         results: dict[int, bytes] = {}
         for number, report, said in zip(batch.numbers, reports, batch.notes or (), strict=True):
             if isinstance(report, Receipt):
-                results[number] = _receipt(self._begin, report, said)
+                results[number] = report_receipt(self._begin, report, said)
             else:
                 results[number] = _encode(error_body(report))
         for number, error in batch.failures:
@@ -401,100 +336,3 @@ class ObjectReader(StreamReader):
         """The error: without one, the answer has begun."""
         assert error is not None  # noqa: S101
         return error_response(error)
-
-
-class EntriesReader(ReaderInSteps):
-    """The entries of one batch.  An entry whose key or value is wrong fails alone."""
-
-    def __init__(self, intent: Intent, bounds: Bounds) -> None:
-        super().__init__(intent, bounds)
-        self._ids: dict[str, bytes] = {}  # and the end of each one's report
-        self.result_bytes = 384 + len(_begin(intent))
-
-    def read(self, content: bytes) -> Batch:
-        """Their records."""
-        try:
-            content.decode()
-            entries = _read_entries(content).entries
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _invalid(error) from None
-        if not entries:
-            raise _no_entries()
-        return self._batch(entries)
-
-    def read_in_steps(self, content: bytes) -> Iterator[Batch]:
-        """The same in batches."""
-        begin = find_array(content, "entries")
-        if begin is None:
-            raise _no_entries()
-        steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes), begin)
-        try:
-            for objects in steps:
-                text = b"[" + b",".join(objects) + b"]"
-                text.decode()
-                yield self._batch(_read_list(text))
-            if not self._ids:
-                raise _no_entries()
-            frame = steps.frame()
-            frame.decode()
-            if bytes(_read_frame(frame).entries) != STANDS_FOR_ARRAY:
-                raise BadRequest('a batch is {"entries":[…]}, with entries once and nowhere else')
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _invalid(error) from None
-
-    def _batch(self, entries: Sequence[_Entry]) -> Batch:
-        if len(self._ids) + len(entries) > MOST_RECORDS:
-            raise TooLarge(f"more than {MOST_RECORDS} entries in one batch; send several")
-        records: list[Record] = []
-        numbers: list[int] = []
-        failures: list[tuple[int, IngestError]] = []
-        cost = 0
-        for entry in entries:
-            name = _string(bytes(entry.id))
-            if name is None or not 1 <= len(name) <= ID_CHARACTERS:
-                raise _wrong_batch(f"the id of each entry is a string of 1 to {ID_CHARACTERS} characters")
-            if name in self._ids:
-                raise _wrong_batch(f"the id {name!a} is there twice")
-            number = len(self._ids) + 1
-            self._ids[name] = b""
-            try:
-                record, said = _record(entry, self.intent, self.bounds.record_bytes)
-            except IngestError as error:
-                failures.append((number, error.alone()))
-                continue
-            self._ids[name] = said
-            records.append(record)
-            numbers.append(number)
-            cost += record.cost()
-        return Batch(records, numbers, failures, cost)
-
-    def answer_in_steps(self, reports: Sequence[DeliveryReport | None]) -> Iterator[Response | None]:
-        """Two lists, by the entries' ids."""
-        begin = _begin(self.intent)
-        successes: list[bytes] = []
-        failures: list[bytes] = []
-        for number, ((name, said), report) in enumerate(zip(self._ids.items(), reports, strict=True), 1):
-            if isinstance(report, Receipt):
-                successes.append(_receipt(b'"id":%b,%b' % (_encode(name), begin), report, said))
-            elif isinstance(report, IngestError):
-                failures.append(_encode({"id": name} | error_body(report)))
-            if not number % BATCH_RECORDS:
-                yield None
-        lists = b",".join(successes), b",".join(failures)
-        yield Response(207, (_JSON,), b'{"successes":[%b],"failures":[%b]}\n' % lists)
-
-
-def _string(text: bytes) -> str | None:
-    """The string that is written so, if it is one."""
-    try:
-        return _read_string(text) if text.startswith(b'"') else None
-    except msgspec.DecodeError:  # half of a surrogate pair
-        return None
-
-
-def _wrong_batch(message: str) -> IngestError:
-    return Unprocessable(message, error_code=42208)
-
-
-def _no_entries() -> IngestError:
-    return _wrong_batch('there are no entries; a batch is {"entries":[{"id":"1","value":{…}},…]}')

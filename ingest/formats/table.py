@@ -9,14 +9,16 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from ingest.config import Config, Route
+from ingest.config import Config
 from ingest.errors import ConfigError
 from ingest.formats.cloudevents import CloudEvents
 from ingest.formats.ndjson import NDJSON
 from ingest.formats.plain import Plain
 from ingest.formats.rest_v2 import RestV2
-from ingest.formats.rest_v3 import RestV3, RestV3Batch
+from ingest.formats.rest_v3 import RestV3
+from ingest.formats.rest_v3_batch import RestV3Batch
 from ingest.formats.seam import Format
+from ingest.route import Route
 
 
 def built_in(config: Config) -> tuple[Format, ...]:

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable
 import trio
 import trio.testing
 
-from ingest.config import Config, Route
+from ingest.config import Config
+from ingest.route import Route
 from ingest.testing import MemoryProducer
 from tests.client import Answer, Client
 from tests.conformance.case import Read
