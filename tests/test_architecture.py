@@ -60,8 +60,8 @@ ALONE = {
 }
 WITHOUT_TRIO = [
     "errors", "options", "settings", "cors", "route", "records", "config", "loading", "routing", "metrics",
-    "intent", "answers", "formats.*", "http.messages", "http.protocol", "http.heads", "http.framing", "http.writing",
-    "http.codings", "http.*_protocol",
+    "intent", "answers", "formats.*", "http.messages", "http.protocol", "http.heads", "http.framing",
+    "http.writing", "http.codings", "http.*_protocol",
 ]  # fmt: skip
 
 

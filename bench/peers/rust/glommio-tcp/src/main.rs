@@ -15,19 +15,11 @@ use io_uring::IoUring;
 use peer::http;
 use peer::kafka::Deliveries;
 use peer::process;
-use peer::settings::{AcceptErrors, Settings};
+use peer::settings::AcceptErrors;
+use peer::tcp;
 
 fn main() {
-    let settings = Settings::parse(AcceptErrors::Pause);
-    let deliveries = Deliveries::open(&settings);
-    let accept_errors = settings.accept_errors;
-    let served = Arc::clone(&deliveries);
-    process::run(
-        &settings,
-        settings.threads,
-        move |home, listener| serve(home, listener, Arc::clone(&served), accept_errors),
-        move || deliveries.left(),
-    )
+    tcp::run(AcceptErrors::Pause, serve)
 }
 
 fn serve(

@@ -4,3 +4,4 @@ pub mod http;
 pub mod kafka;
 pub mod process;
 pub mod settings;
+pub mod tcp;

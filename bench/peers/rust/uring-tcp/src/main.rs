@@ -11,23 +11,15 @@ use std::sync::Arc;
 use peer::http;
 use peer::kafka::Deliveries;
 use peer::process;
-use peer::settings::{AcceptErrors, Settings};
+use peer::settings::AcceptErrors;
+use peer::tcp;
 use tokio::time::sleep;
 use tokio_uring::Runtime;
 use tokio_uring::buf::BoundedBuf;
 use tokio_uring::net::{TcpListener, TcpStream};
 
 fn main() {
-    let settings = Settings::parse(AcceptErrors::Retry);
-    let deliveries = Deliveries::open(&settings);
-    let accept_errors = settings.accept_errors;
-    let served = Arc::clone(&deliveries);
-    process::run(
-        &settings,
-        settings.threads,
-        move |home, listener| serve(home, listener, Arc::clone(&served), accept_errors),
-        move || deliveries.left(),
-    )
+    tcp::run(AcceptErrors::Retry, serve)
 }
 
 fn serve(
