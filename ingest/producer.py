@@ -37,9 +37,13 @@ class Ledger:
     """Definitely not written."""
     unknown: int = 0
     """Perhaps written, and no report will come any more."""
+    told: int = field(default=0, compare=False)
+    """Of `unknown`: those whose caller had been answered so before `closing`."""
     lost: int = 0
     """Answered 202 and then not acknowledged by Kafka; these are among `failed` and `unknown` too."""
 
+    closing: bool = field(default=False, compare=False, repr=False)
+    """Whether the service drains, whose end tells of what became unknown from then on."""
     topics: dict[str, TopicCounts] = field(default_factory=dict, compare=False, repr=False)
     """The same by topic; from the hundredth on, topics share one."""
     delivery_seconds: Histogram = field(default_factory=Histogram, compare=False, repr=False)
@@ -93,6 +97,7 @@ class Delivery:
         "_on_settled",
         "_pending",
         "_queued",
+        "_told",
         "_wake",
         "begun",
         "context",
@@ -136,6 +141,7 @@ class Delivery:
         self._on_settled = on_settled
         self._answer: IngestError | None = None
         self._queued = False
+        self._told = False  # by an answer at the deadline, before the drain
         self._wake: Callable[[], None] | None = None
         if not count:
             self._finish()
@@ -164,6 +170,7 @@ class Delivery:
             if report.outcome is Outcome.UNKNOWN:
                 ledger.unknown += 1
                 self._counts.unknown += 1
+                ledger.told += self._told
             else:
                 ledger.failed += 1
                 self._counts.failed += 1
@@ -203,6 +210,7 @@ class Delivery:
         self.withdraw(withdrawn)
         if self._pending:
             self._answer = unknown
+            self._told = not (self._ledger.closing or self._queued)
             self._answered()
 
     async def wait(self) -> list[DeliveryReport]:

@@ -105,7 +105,7 @@ class Server:
     @property
     def left_unknown(self) -> int:
         """How many records' outcome became unknown since `shutdown`; of earlier ones callers were told."""
-        return self.ledger.unknown - self._unknown_before
+        return self.ledger.unknown - self.ledger.told - self._unknown_before
 
     @property
     def ended_well(self) -> bool:
@@ -119,7 +119,8 @@ class Server:
         this wait too.
         """
         if not self.stop_requested.is_set():
-            self._unknown_before = self.ledger.unknown
+            self._unknown_before = self.ledger.unknown - self.ledger.told
+            self.ledger.closing = True
         self.stop_requested.set()
         await self._stopped.wait()
 

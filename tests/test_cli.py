@@ -230,10 +230,16 @@ def test_an_outcome_left_unknown_by_the_drain_is_exit_code_1(start: Start) -> No
             assert service.wait(SECONDS) == 1
 
 
-def test_an_outcome_that_was_unknown_before_the_drain_leaves_its_exit_code_0(start: Start) -> None:
+@pytest.mark.parametrize("timeout_ms", [1000, 120_000])
+def test_an_outcome_that_was_unknown_before_the_drain_leaves_its_exit_code_0(
+    start: Start, monkeypatch: pytest.MonkeyPatch, timeout_ms: int
+) -> None:
     with open_mock_kafka() as kafka:
         kafka.create("events")
-        flags = ("--bootstrap-servers", kafka.address, "--kafka", "message.timeout.ms=1000")
+        # A record given up before the drain, and one that is given up by it.
+        flags = ("--bootstrap-servers", kafka.address, "--kafka", f"message.timeout.ms={timeout_ms}")
+        flags += ("--grace-seconds", "4")
+        monkeypatch.setenv("INGEST_TIMEOUTS__ANSWER_SECONDS", "2")
         with start("serve", "--port", "0", *flags) as service:
             url, _ = listening(service)
             assert post(url, b"1") == 200

@@ -34,8 +34,9 @@ BATCH_BYTES = 1_000_000
 """librdkafka's own default of batch.size."""
 TIMEOUT_MS = 300_000
 """librdkafka's own default of message.timeout.ms."""
-SCAN_SECONDS = 2.0
-"""librdkafka looks for records past their timeout about once a second; this is well above."""
+SCAN_SECONDS = 2.0, 10.0
+"""librdkafka looks for records past their timeout about once a second; this is well above, at the least and
+at the most."""
 POLL_ALONE_SECONDS = 0.005
 """How long a poll waits while records are tried alone, whose reports come through another handle."""
 CLOSE_SECONDS = 0.5
@@ -125,7 +126,8 @@ class KafkaClient:
         self.batch_bytes = int(settings.get("batch.size", BATCH_BYTES))
         """The most bytes of one batch of records."""
         timeout_seconds = int(settings.get("message.timeout.ms", TIMEOUT_MS)) / 1000
-        self.quiet_seconds = max(2 * timeout_seconds, timeout_seconds + SCAN_SECONDS)
+        least, most = SCAN_SECONDS
+        self.quiet_seconds = timeout_seconds + max(least, min(timeout_seconds, most))
         """After how long without a report, of whatever kind, something is wrong with librdkafka itself."""
 
     def _open(self, settings: Mapping[str, Any]) -> Handle:
