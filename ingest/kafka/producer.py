@@ -63,7 +63,7 @@ class KafkaProducer:
             auto_create=auto_create,
             describe=not inside,
         )
-        self.pulse = Pulse(settings, lambda: self.topics.leaders)
+        self.pulse = Pulse(settings, lambda: self.topics.leaders, lambda: self.ledger.delivered)
         self._into_channel, from_channel = trio.open_memory_channel[Delivery](CHANNEL_DELIVERIES)
         self._pipeline = Pipeline(
             settings,
@@ -109,11 +109,15 @@ class KafkaProducer:
         failure = self._pipeline.failure
         if failure is not None:
             raise KafkaUnavailable(f"the Kafka client is being replaced: {failure}")
+        if self.pulse.silent:
+            raise KafkaUnavailable("Kafka is connected and says nothing")
         return await self.topics.require(name)
 
     def most_bytes_now(self, topic: str) -> int | None:
         """What `require_topic` returns, where it does so at once; None where it has to be asked."""
-        return self.topics.known(topic) if self._pipeline.failure is None else None
+        if self._pipeline.failure is not None or self.pulse.silent:
+            return None
+        return self.topics.known(topic)
 
     @property
     def clear(self) -> bool:

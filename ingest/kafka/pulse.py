@@ -10,6 +10,7 @@ time: a cluster whose answers are all late would be silent and well in turns.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -47,10 +48,20 @@ class Pulse:
         self,
         settings: Mapping[str, Any],
         leaders: Callable[[], Sequence[Place]],
+        delivered: Callable[[], int],
     ) -> None:
-        """`leaders` gives partitions whose leaders can be asked, one for each leader, as far as known."""
+        """`leaders` gives partitions whose leaders can be asked, one for each leader, as far as known.
+
+        `delivered` counts up with the records that Kafka has acknowledged.
+        """
+        self.silent = False
+        """Whether there is `trouble`, and nothing was delivered either for `SILENT_SECONDS`: what Kafka would
+        be given now would wait behind all that waits already.  A slow cluster is in trouble, not silent."""
         self._settings = settings
         self._leaders = leaders
+        self._delivered = delivered
+        self._seen = 0
+        self._seen_at = -math.inf  # when there were more
         self._limiter = trio.CapacityLimiter(1)
         self._faults = FaultLog(log)
         self._client: AdminClient | None = None
@@ -76,6 +87,7 @@ class Pulse:
             client.poll(0)  # serves its log
             self._take_answers()
             self._ask(client)
+            self._look()
 
     async def _open(self) -> AdminClient:
         while True:
@@ -110,6 +122,12 @@ class Pulse:
                 asked = {TopicPartition(*place): latest}
                 (answer,) = client.list_offsets(asked, request_timeout=PATIENCE_SECONDS).values()
                 self._asked[place] = _Question(answer)
+
+    def _look(self) -> None:
+        delivered, now = self._delivered(), trio.current_time()
+        if delivered != self._seen:
+            self._seen, self._seen_at = delivered, now
+        self.silent = self.trouble is not None and now - self._seen_at >= SILENT_SECONDS
 
     def close(self) -> None:
         """Let the client go; blocks while its threads end."""

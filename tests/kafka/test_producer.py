@@ -251,6 +251,19 @@ async def test_a_full_channel_makes_callers_wait_or_go(kafka: MockKafka) -> None
     assert not {b"refused", b"cancelled", b"too late"} & set(kafka.values("t"))
 
 
+async def test_a_cluster_that_says_nothing_is_given_nothing_more_until_it_does(kafka: MockKafka) -> None:
+    async with kafka.open_producer() as producer:
+        await connect(producer)
+        kafka.set_latency(60)
+        with trio.fail_after(30):
+            await until(lambda: producer.most_bytes_now("t") is None)
+            with pytest.raises(KafkaUnavailable, match="says nothing"):
+                await producer.require_topic("t")
+            kafka.set_latency(0)
+            await until(lambda: producer.most_bytes_now("t") is not None)
+            await producer.require_topic("t")
+
+
 async def test_a_deadline_of_the_callers_comes_before_those_of_earlier_records(kafka: MockKafka) -> None:
     async with kafka.open_producer(answer_seconds=60, message_timeout_ms=50_000) as producer:
         await connect(producer)

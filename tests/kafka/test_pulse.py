@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 import trio
@@ -19,9 +20,11 @@ LATE = 2.0
 
 
 @contextlib.asynccontextmanager
-async def asking(kafka: MockKafka, leaders: Sequence[Place]) -> AsyncIterator[Pulse]:
+async def asking(
+    kafka: MockKafka, leaders: Sequence[Place], delivered: Callable[[], int] = lambda: 0
+) -> AsyncIterator[Pulse]:
     settings = {"bootstrap.servers": kafka.address, "reconnect.backoff.ms": 10, "log_level": 0}
-    pulse = Pulse(settings, lambda: leaders)
+    pulse = Pulse(settings, lambda: leaders, delivered)
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pulse.watch)
@@ -51,6 +54,20 @@ async def test_a_cluster_that_says_nothing_is_in_trouble_until_it_answers_again(
             assert pulse.trouble == "Kafka does not answer in time"
             kafka.set_latency(0)
             await until_trouble(pulse, is_there=False)
+
+
+async def test_a_cluster_that_goes_on_to_deliver_is_in_trouble_and_not_silent() -> None:
+    delivers, count = True, itertools.count()
+    with open_mock_kafka() as kafka:
+        kafka.create("t")
+        async with asking(kafka, [("t", 0)], lambda: next(count) if delivers else 0) as pulse:
+            kafka.set_latency(60)
+            await until_trouble(pulse, is_there=True)
+            await trio.sleep(2 * ASK_SECONDS)
+            assert not pulse.silent
+            delivers = False
+            while not pulse.silent:  # noqa: ASYNC110  # it has to be looked at
+                await trio.sleep(0.05)
 
 
 async def test_a_slow_cluster_is_not_in_trouble() -> None:
