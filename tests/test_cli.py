@@ -237,8 +237,8 @@ def test_an_outcome_that_was_unknown_before_the_drain_leaves_its_exit_code_0(
     with open_mock_kafka() as kafka:
         kafka.create("events")
         # A record given up before the drain, and one that is given up by it.
-        flags = ("--bootstrap-servers", kafka.address, "--kafka", f"message.timeout.ms={timeout_ms}")
-        flags += ("--grace-seconds", "4")
+        flags = ["--bootstrap-servers", kafka.address, "--grace-seconds", "4"]
+        flags += ["--kafka", f"message.timeout.ms={timeout_ms}"]
         monkeypatch.setenv("INGEST_TIMEOUTS__ANSWER_SECONDS", "2")
         with start("serve", "--port", "0", *flags) as service:
             url, _ = listening(service)
