@@ -458,6 +458,23 @@ async def test_large_envelope_is_held_against_the_same_rules(frame: bytes, statu
     assert len(producer.records) == (10_000 if status == 200 else 0)
 
 
+@pytest.mark.parametrize(("depth", "status"), [(890, 200), (910, 400)])
+async def test_one_object_of_a_large_envelope_may_be_nested_so_deep(depth: int, status: int) -> None:
+    producer = MemoryProducer()
+    deep = depth * b"[" + depth * b"]"
+    many = b",".join([b'{"value":%b}' % deep] * 1_000)
+    answer = await ask(post(b'{"records":[%b]}' % many), producer)
+    assert answer.status == status
+    if status == 200:
+        assert [record.value for record in producer.records] == [deep] * 1_000
+    else:
+        assert (
+            answer.json["message"]
+            == "invalid JSON: nested too deeply; about 900 brackets in one another are the most"
+        )
+        assert producer.records == []
+
+
 @pytest.mark.parametrize("type_", [JSON, TEXT])
 async def test_one_object_of_a_large_envelope_has_a_limit(type_: str) -> None:
     config = Config(limits=Limits(record_bytes=40_000))
