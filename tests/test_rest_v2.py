@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from ingest.config import Compat, Config, Limits
 from ingest.errors import (
@@ -428,6 +430,19 @@ async def test_large_envelope_keeps_its_order_and_holds_all_of_its_records() -> 
         item["value"] for item in items
     ]
     assert {record.key for record in producer.records} == {b"%d" % key for key in range(7)}
+
+
+async def test_large_envelope_has_one_deadline_for_all_of_its_batches(autojump_clock: MockClock) -> None:
+    producer = StallingProducer(accepts=1, answer_seconds=10)
+    answer = await ask(post(records(*[{"value": 100 * "x"}] * 5_000)), producer)
+    assert trio.current_time() == 10
+    assert answer.status == 504
+    # The first batch was taken and may be written, the second waited for room, and the others not even that.
+    assert {item["error"] for item in answer.json["offsets"]} == {
+        "the stalled producer gave no report in time",
+        "the producer is full",
+        "Kafka did not take the records within 10 seconds",
+    }
 
 
 @pytest.mark.parametrize(
