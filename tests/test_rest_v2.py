@@ -160,7 +160,12 @@ async def test_path_can_name_the_partition() -> None:
     producer = MemoryProducer()
     answer = await ask(post(records({"value": 1}), target="/topics/orders/partitions/7"), producer)
     assert answer.json["offsets"][0]["partition"] == 7
-    assert producer.records == [Record("orders", b"1", partition=7)]
+    answer = await ask(post(records({"key": 2, "value": 1}), target="/topics/orders/partitions/7"), producer)
+    assert answer.json["offsets"][0]["partition"] == 7
+    assert producer.records == [
+        Record("orders", b"1", partition=7),
+        Record("orders", b"1", b"2", partition=7),
+    ]
     for wrong in ("x", "-1", "4294967296", "%31"):
         answer = await ask(post(records({"value": 1}), target=f"/topics/orders/partitions/{wrong}"))
         assert (answer.status, answer.json["error_code"]) == (404, 40402)

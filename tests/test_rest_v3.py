@@ -19,7 +19,7 @@ from ingest.errors import BadRequest, DeliveryUnknown, IngestError, RecordRefuse
 from ingest.formats.cutting import MOST_NESTED, TOKENS_AT_ONCE, Cutter
 from ingest.formats.rest_v3 import RestV3
 from ingest.formats.rest_v3_batch import RestV3Batch
-from ingest.formats.seam import Bounds, Format, Reader, StreamReader
+from ingest.formats.seam import MOST_RECORDS, Bounds, Format, Reader, StreamReader
 from ingest.http.engines import ENGINES
 from ingest.http.messages import Request
 from ingest.http.protocol import HTTPProtocol
@@ -564,6 +564,15 @@ async def test_large_batch_keeps_its_order_and_the_same_rules() -> None:
     entries[-1] = entries[0]
     answer = await ask(post({"entries": entries}, target=BATCH))
     assert answer.json["error_code"] == 42208
+
+
+async def test_number_of_entries_has_a_limit() -> None:
+    many = b",".join(b'{"id":"%d"}' % number for number in range(MOST_RECORDS + 1))
+    producer = MemoryProducer()
+    answer = await ask(post(b'{"entries":[%b]}' % many, target=BATCH), producer)
+    assert answer.status == 413
+    assert f"more than {MOST_RECORDS} entries" in answer.json["message"]
+    assert producer.records == []
 
 
 # Cutting -------------------------------------------------------------------------------------------------
