@@ -106,7 +106,7 @@ class Intake:
         route, status, records = NO_ROUTE, 0, 0
         intent = None
         try:
-            response = None if request.method in ("POST", "DELETE") else self._answer_other(request)
+            response = None if request.method in ("POST", "DELETE") else await self._answer_other(request)
             if response is None:
                 read = self._read_intent if request.head_bytes > REMEMBERED_BYTES else self._remembered
                 intent = read(request)
@@ -169,11 +169,11 @@ class Intake:
         seconds = timeouts.answer_seconds
         return Whole(exchange, intent, reader, producer, budget, self._turn, seconds, missing)
 
-    def _answer_other(self, request: Request) -> Response | None:
+    async def _answer_other(self, request: Request) -> Response | None:
         """The answer to what writes nothing: a look-up, or OPTIONS; None where that is not served."""
         path = origin_form(request.target).partition("?")[0]
         if request.method in ("GET", "HEAD") and self._lookups.find(path) is not None:
-            return self._lookups.answer(request)
+            return await self._lookups.answer(request)
         if request.method != "OPTIONS":
             return None
         route = self._router.route(path)

@@ -1,16 +1,17 @@
 """What can be looked up: what this is, the topics that may be written, the cluster as REST Proxy v3 shows it.
 
-Every answer comes out of what is known of the cluster already; nothing here asks it.
+Every answer comes out of what is known of the cluster; nothing here asks it, and only what comes before the
+first list of topics waits, for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from ingest.answers import json_response
 from ingest.config import Config
-from ingest.errors import KafkaUnavailable, NotFound, UnknownTopic
+from ingest.errors import NotFound, UnknownTopic
 from ingest.http.messages import Request, Response
 from ingest.kafka.topics import check_name
 from ingest.producer import Cluster, Producer, Topic
@@ -44,7 +45,10 @@ class Lookups:
         self._scheme = "http" if config.http.tls_certificate_file is None else "https"
         self._version = version
         self._document = Response(200, ((b"content-type", b"application/json"),), document)
-        answers: dict[str, Callable[[_Asked], Response]] = {INDEX: self._index, DOCUMENT: self._openapi}
+        answers: dict[str, Callable[[_Asked], Awaitable[Response]]] = {
+            INDEX: self._index,
+            DOCUMENT: self._openapi,
+        }
         for path in served(config):
             answers |= {
                 TOPICS: {path: self._topics},
@@ -63,11 +67,11 @@ class Lookups:
                 return found
         return None
 
-    def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         """What is there.
 
         Raises `UnknownTopic`, `NotFound`, `BadRequest` or `TopicDenied` for a topic's name, and
-        `KafkaUnavailable` while nothing is known of the cluster.
+        `Overloaded` or `KafkaUnavailable` where nothing is known of the cluster in time.
         """
         path = origin_form(request.target).partition("?")[0]
         host = (request.field(b"host") or b"").decode("latin-1")
@@ -75,12 +79,12 @@ class Lookups:
         for pattern, found, answer in self._answers:
             if match := pattern.fullmatch(path):
                 parts = {name: path_segment(text) for name, text in match.groupdict().items()}
-                return answer(_Asked(base + (BELOW if found.startswith(f"{BELOW}/") else ""), parts))
+                return await answer(_Asked(base + (BELOW if found.startswith(f"{BELOW}/") else ""), parts))
         raise NotFound("there is nothing to be looked up")
 
     # What is answered --------------------------------------------------------------------------------
 
-    def _index(self, asked: _Asked) -> Response:
+    async def _index(self, asked: _Asked) -> Response:
         links = {"openapi": asked.base + DOCUMENT}
         if any(path == TOPICS for _, path, _ in self._answers):
             links["topics"] = asked.base + TOPICS
@@ -88,60 +92,54 @@ class Lookups:
             links["clusters"] = asked.base + CLUSTERS
         return json_response(200, {"name": "ingest", "version": self._version, "links": links})
 
-    def _openapi(self, asked: _Asked) -> Response:
+    async def _openapi(self, asked: _Asked) -> Response:
         return self._document
 
-    def _topics(self, asked: _Asked) -> Response:
-        return json_response(200, self._names(self._known()))
+    async def _topics(self, asked: _Asked) -> Response:
+        return json_response(200, self._names(await self._producer.cluster()))
 
-    def _topic(self, asked: _Asked) -> Response:
-        name, topic, cluster = self._find_topic(asked)
+    async def _topic(self, asked: _Asked) -> Response:
+        name, topic, cluster = await self._find_topic(asked)
         partitions = [{"partition": number, "leader": leader} for number, leader in enumerate(topic.leaders)]
         most = min(cluster.record_bytes.get(name, self._record_bytes), self._record_bytes)
         return json_response(200, {"name": name, "partitions": partitions, "record_bytes": most})
 
-    def _clusters(self, asked: _Asked) -> Response:
-        cluster = self._known()
+    async def _clusters(self, asked: _Asked) -> Response:
+        cluster = await self._producer.cluster()
         return _list("KafkaClusterList", asked.base + CLUSTERS, [_cluster_data(asked.base, cluster)])
 
-    def _cluster(self, asked: _Asked) -> Response:
-        return json_response(200, _cluster_data(asked.base, self._find_cluster(asked)))
+    async def _cluster(self, asked: _Asked) -> Response:
+        return json_response(200, _cluster_data(asked.base, await self._find_cluster(asked)))
 
-    def _cluster_topics(self, asked: _Asked) -> Response:
-        cluster = self._find_cluster(asked)
+    async def _cluster_topics(self, asked: _Asked) -> Response:
+        cluster = await self._find_cluster(asked)
         data = [_topic_data(asked.base, cluster, name, cluster.topics[name]) for name in self._names(cluster)]
         return _list("KafkaTopicList", f"{asked.base}{CLUSTERS}/{cluster.id}/topics", data)
 
-    def _cluster_topic(self, asked: _Asked) -> Response:
-        self._find_cluster(asked)
-        name, topic, cluster = self._find_topic(asked)
+    async def _cluster_topic(self, asked: _Asked) -> Response:
+        await self._find_cluster(asked)
+        name, topic, cluster = await self._find_topic(asked)
         return json_response(200, _topic_data(asked.base, cluster, name, topic))
 
     # What is known -----------------------------------------------------------------------------------
-
-    def _known(self) -> Cluster:
-        cluster = self._producer.cluster()
-        if cluster is None:
-            raise KafkaUnavailable(self._producer.trouble or "Kafka has not been heard of yet")
-        return cluster
 
     def _names(self, cluster: Cluster) -> list[str]:
         """The topics that may be written."""
         names = cluster.topics if self._allow is None else cluster.topics.keys() & self._allow
         return sorted(name for name in names if not name.startswith("__"))
 
-    def _find_topic(self, asked: _Asked) -> tuple[str, Topic, Cluster]:
+    async def _find_topic(self, asked: _Asked) -> tuple[str, Topic, Cluster]:
         name = asked.parts["topic"]
         check_name(name, self._allow)
-        cluster = self._known()
+        cluster = await self._producer.cluster()
         topic = cluster.topics.get(name)
         if topic is None:
-            self._producer.cluster(doubted=True)
+            await self._producer.cluster(doubted=True)
             raise UnknownTopic(f"topic {name} does not exist in the Kafka cluster, or has just been made")
         return name, topic, cluster
 
-    def _find_cluster(self, asked: _Asked) -> Cluster:
-        cluster = self._known()
+    async def _find_cluster(self, asked: _Asked) -> Cluster:
+        cluster = await self._producer.cluster()
         wanted = asked.parts["cluster"]
         if wanted != cluster.id:
             raise NotFound(f"there is no cluster {wanted[:60]!a}; {cluster.id} is the one here")

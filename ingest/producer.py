@@ -310,10 +310,11 @@ class Producer(Protocol):
     def trouble(self) -> str | None:
         """Why records cannot be expected to be delivered now, in words for an operator; None if they can."""
 
-    def cluster(self, *, doubted: bool = False) -> Cluster | None:
-        """What is known of the cluster, without asking it; None where nothing is yet.
+    async def cluster(self, *, doubted: bool = False) -> Cluster:
+        """What is known of the cluster, without asking it; waits only while nothing is known yet.
 
-        `doubted` says that this may be out of date, so that it is asked soon.
+        `doubted` says that this may be out of date, so that it is asked soon.  Raises `Overloaded` (it does
+        not say in time what it has) or `KafkaUnavailable`.
         """
 
     async def require_topic(self, name: str) -> int:

@@ -6,6 +6,7 @@ read, and a few batches are on their way at a time.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator
 
@@ -123,8 +124,9 @@ class Stream:
                     if beside + self._reader.held_bytes > hold.size:
                         hold.grow(beside + self._reader.held_bytes - hold.size)
                     if length is None and len(data) == most < FAST_BYTES and self._is_roomy():
-                        hold.grow(FAST_BYTES - most)
-                        most = FAST_BYTES
+                        with contextlib.suppress(Overloaded):  # somebody waits for room: it goes on as it is
+                            hold.grow(FAST_BYTES - most)
+                            most = FAST_BYTES
                 await self._take_all(iter(self._reader.end()), self._reader.held_bytes)
             except IngestError as cause:
                 error = cause.alone()  # the rest cannot be read; what was accepted keeps its own outcome

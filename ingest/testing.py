@@ -37,7 +37,7 @@ class MemoryProducer:
         """Never: memory has room."""
         return False
 
-    def cluster(self, *, doubted: bool = False) -> Cluster | None:
+    async def cluster(self, *, doubted: bool = False) -> Cluster:
         """See `ingest.producer.Producer.cluster`: the topics that are named, or else were written."""
         names = {record.topic for record in self.records} if self._topics is None else self._topics
         return Cluster(

@@ -92,6 +92,8 @@ class Whole:
         parts = await self._read()
         if len(parts) == 1 and not parts[0][0].failures:
             return await self._run_one(*parts.pop())
+        # The batches wait one behind another, and all of them together no longer than one alone.
+        self._deadline = min(self._deadline, trio.current_time() + self._answer_seconds)
         parts.reverse()
         sent: list[_Sent] = []
         try:
@@ -250,6 +252,9 @@ class Whole:
         if not batch.records or self._missing is not None:
             hold.release()
             return self._missing
+        if not first and trio.current_time() >= self._deadline:
+            hold.release()
+            return Overloaded(f"Kafka did not take the records within {self._answer_seconds:g} seconds")
         # What comes behind others waits for room even where a new request is refused.
         wait_seconds = self._wait_seconds if first else self._answer_seconds
         try:

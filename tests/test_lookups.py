@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from ingest.budget import Budget
 from ingest.config import HTTP, Config, Topics
-from ingest.errors import IngestError
+from ingest.errors import IngestError, KafkaUnavailable
 from ingest.http.engines import ENGINES
 from ingest.http.protocol import HTTPProtocol
 from ingest.openapi import ANYWHERE, LOOKING_UP, WRITING, every_error
@@ -17,6 +18,7 @@ from ingest.testing import MemoryProducer
 from ingest.version import __version__
 from tests.client import Answer, request
 from tests.exchange import open_exchanges
+from tests.mock_kafka import open_mock_kafka
 
 
 class Known(MemoryProducer):
@@ -27,8 +29,10 @@ class Known(MemoryProducer):
         self._known = known
         self.doubts = 0
 
-    def cluster(self, *, doubted: bool = False) -> Cluster | None:
+    async def cluster(self, *, doubted: bool = False) -> Cluster:
         self.doubts += doubted
+        if self._known is None:
+            raise KafkaUnavailable("Kafka cannot be reached")
         return self._known
 
 
@@ -110,9 +114,20 @@ async def test_a_topic_that_is_not_known_is_looked_for_soon_and_not_now() -> Non
 
 
 @pytest.mark.parametrize("target", ["/topics", "/topics/orders", "/v3/clusters", "/v3/clusters/c1/topics"])
-async def test_while_nothing_is_known_there_is_no_answer_yet(target: str) -> None:
+async def test_where_nothing_is_known_there_is_no_answer(target: str) -> None:
     answer = await look(target, known=None)
     assert (answer.status, answer.json["error_code"]) == (503, 50302)
+
+
+@pytest.mark.parametrize("path", ["/topics", "/topics/orders", "/v3/clusters"])
+async def test_what_is_asked_right_after_the_start_waits_for_the_first_list(path: str) -> None:
+    budget = Budget(1 << 30)
+    with open_mock_kafka() as kafka:
+        kafka.create("orders")
+        async with kafka.open_producer(budget=budget) as producer:
+            assert producer.trouble == "Kafka has not been heard of yet"
+            async with open_exchanges(producer, budget=budget) as exchanges:
+                assert (await exchanges.ask(request(f"GET {path}"))).status == 200
 
 
 @pytest.mark.parametrize("base", ["", "/kafka"])

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from ingest.config import Config, Limits, Timeouts
-from ingest.errors import DeliveryUnknown, IngestError, RecordRefused
-from ingest.formats.cutting import TOKENS_AT_ONCE, Cutter
+from ingest.errors import BadRequest, DeliveryUnknown, IngestError, RecordRefused
+from ingest.formats.cutting import MOST_NESTED, TOKENS_AT_ONCE, Cutter
 from ingest.formats.rest_v3 import RestV3
 from ingest.formats.rest_v3_batch import RestV3Batch
-from ingest.formats.seam import Bounds, Format, Reader, StreamReader
+from ingest.formats.seam import MOST_RECORDS, Bounds, Format, Reader, StreamReader
 from ingest.http.engines import ENGINES
 from ingest.http.messages import Request
 from ingest.http.protocol import HTTPProtocol
@@ -566,6 +566,15 @@ async def test_large_batch_keeps_its_order_and_the_same_rules() -> None:
     assert answer.json["error_code"] == 42208
 
 
+async def test_number_of_entries_has_a_limit() -> None:
+    many = b",".join(b'{"id":"%d"}' % number for number in range(MOST_RECORDS + 1))
+    producer = MemoryProducer()
+    answer = await ask(post(b'{"entries":[%b]}' % many, target=BATCH), producer)
+    assert answer.status == 413
+    assert f"more than {MOST_RECORDS} entries" in answer.json["message"]
+    assert producer.records == []
+
+
 # Cutting -------------------------------------------------------------------------------------------------
 
 
@@ -600,7 +609,14 @@ def test_objects_are_cut_where_they_end(
     assert list(cut(blank + text + blank, size)) == written
 
 
-@given(st.text(alphabet='{}[],:"\\ a1').map(str.encode), st.integers(1, 10))
+BRACKETS = st.lists(
+    st.sampled_from(
+        [b"{", b"}", b"[", b"]", b"[[[[[[", b"]]]]]]", b'{"":[', b"]}", b"[],", b'"', b'"]"', b"\\", b","]
+    )
+).map(b"".join)
+
+
+@given(st.text(alphabet='{}[],:"\\ a1').map(str.encode) | BRACKETS, st.integers(1, 10))
 def test_what_is_cut_is_the_same_however_it_comes(text: bytes, size: int) -> None:
     def outcome(size: int) -> list[bytes | None]:
         found: list[bytes | None] = []
@@ -615,8 +631,21 @@ def test_what_is_cut_is_the_same_however_it_comes(text: bytes, size: int) -> Non
 
 def test_others_have_their_turn_while_brackets_are_counted() -> None:
     cutter = Cutter(1 << 30)
-    cutter.feed(b'{"a":' + 3 * TOKENS_AT_ONCE * b"[")
-    assert [cutter.next() for _ in range(4)] == [b"", b"", b"", None]
+    cutter.feed(b'{"a":[' + TOKENS_AT_ONCE * b"[[[[[[[]]]]]]],")
+    assert [cutter.next() for _ in range(3)] == [b"", b"", None]
+
+
+@pytest.mark.parametrize("inner", [b"[", b'{"":', b"[[],", b'["]",'])
+def test_an_object_may_be_nested_so_deep_and_no_deeper(inner: bytes) -> None:
+    ends = b"}" if inner.startswith(b"{") else b"]"
+    for size in (7, 1_000_000):
+        deep, deeper = (
+            b'{"a":' + depth * inner + b"0" + depth * ends + b"}"
+            for depth in (MOST_NESTED - 10, MOST_NESTED + 10)
+        )
+        assert list(cut(deep * 3, size)) == [deep] * 3
+        with pytest.raises(BadRequest, match=f"nested too deeply; about {MOST_NESTED} brackets"):
+            list(cut(deeper, size))
 
 
 # Whatever comes ------------------------------------------------------------------------------------------

@@ -507,6 +507,26 @@ async def test_the_least_budget_has_room_for_every_stream(asked: bytes) -> None:
         assert (await exchanges.ask(asked)).status == 200
 
 
+async def test_a_fast_stream_goes_on_as_it_is_where_somebody_waits_for_room(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges, trio.open_nursery() as nursery:
+
+        async def wait_in_vain() -> None:
+            with pytest.raises(Overloaded):
+                await exchanges.budget.acquire(exchanges.budget.limit_bytes, 1)
+
+        client = exchanges.connect()
+        await client.send(OPEN)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(wait_in_vain)
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send(chunk(4 * RECEIVE_BYTES * b"\n"))  # blank lines need no room
+        await trio.sleep(2)
+        answer = await client.ask(chunk(b"1\n") + chunk(b""))
+        assert (answer.status, answer.json) == (200, {"accepted": 1, "failed": 0})
+
+
 async def test_new_stream_is_refused_where_streams_hold_half_of_the_budget() -> None:
     async with open_exchanges(MemoryProducer(), SMALL) as exchanges:
         for n in range(7):  # of 64 KiB each

@@ -22,6 +22,12 @@ BESIDE_BYTES = 4_096
 MOST_AT_ONCE = 500
 """The most objects that are handed out at a time."""
 
+MOST_NESTED = 900
+"""How deep an object may be nested, give or take the few brackets that are skipped at once; it could not be
+read where it is much deeper."""
+_OPEN_AT_ONCE = 256
+"""How many brackets are looked at together."""
+
 _STRING = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
 
 
@@ -31,9 +37,14 @@ def _skipped(depth: int) -> bytes:
     return rb'(?:[^"{}\[\]]++|"%b"%b)*+' % (_STRING, nested)
 
 
-# What can be skipped at once, and then a bracket, or the beginning of a string without an end.
-_NEXT = re.compile(rb'(%b)(?:([{}\[\]])|("))?' % _skipped(4), re.DOTALL)
+# What can be skipped at once, and then brackets that open, each with what can be skipped behind it, or some
+# that close, or the beginning of a string without an end.
+_SKIPPED = _skipped(4)
+_NEXT = re.compile(
+    rb'%b(?:((?:[{\[]%b){1,%d}+)|([}\]]++)|("))?' % (_SKIPPED, _SKIPPED, _OPEN_AT_ONCE), re.DOTALL
+)
 _STRING_REST = re.compile(_STRING, re.DOTALL)
+_WHOLE_STRING = re.compile(rb'"%b"' % _STRING, re.DOTALL)
 _BLANK = re.compile(rb"[ \t\r\n]*+")
 
 
@@ -71,7 +82,8 @@ class Cutter:
         text = self._text
         if not self._depth and not self._begin():
             return None
-        for _ in range(TOKENS_AT_ONCE):
+        left = TOKENS_AT_ONCE
+        while left > 0:
             if self._in_string:
                 self._at = _STRING_REST.match(text, self._at).end()  # type: ignore[union-attr]  # always matches
                 if self._at == len(text) or text[self._at] != ord('"'):
@@ -81,21 +93,24 @@ class Cutter:
             skipped = _NEXT.match(text, self._at)
             assert skipped is not None  # noqa: S101  # it matches nothing, too
             self._at = skipped.end()
-            bracket = skipped[2]
-            if bracket is None:
-                self._in_string = skipped[3] is not None
-                if self._in_string:
-                    continue
+            opened, closed, quote = skipped.groups()
+            if opened is not None:
+                left -= self._open(opened)
+            elif closed is not None:
+                left -= 1
+                if len(closed) >= self._depth:
+                    self._at -= len(closed) - self._depth
+                    found = bytes(text[: self._at])
+                    self._depth = 0
+                    self._drop(self._at)
+                    self._expected = b",]" if self._array else b"{"
+                    return found
+                self._depth -= len(closed)
+            elif quote is not None:
+                left -= 1
+                self._in_string = True
+            else:
                 break
-            if bracket in b"{[":
-                self._depth += 1
-                continue
-            self._depth -= 1
-            if not self._depth:
-                found = bytes(text[: self._at])
-                self._drop(self._at)
-                self._expected = b",]" if self._array else b"{"
-                return found
         else:
             return b""
         if len(text) > self._most_bytes:
@@ -104,6 +119,18 @@ class Cutter:
                 f"limits.record_bytes, or what the topic takes if that is less, and {BESIDE_BYTES}"
             )
         return None
+
+    def _open(self, opened: bytes) -> int:
+        """Count brackets that stay open, among some that do not; as how many tokens that counts."""
+        brackets = _WHOLE_STRING.sub(b"", opened) if b'"' in opened else opened
+        ends = brackets.count(b"]") + brackets.count(b"}")
+        more = brackets.count(b"[") + brackets.count(b"{") - ends
+        self._depth += more
+        if self._depth > MOST_NESTED:
+            raise BadRequest(
+                f"invalid JSON: nested too deeply; about {MOST_NESTED} brackets in one another are the most"
+            )
+        return 1 + more // 4
 
     def end(self) -> None:
         """The text has come to its end.  Raises `BadRequest` where that is too soon, or too late."""

@@ -98,11 +98,11 @@ class KafkaProducer:
         """librdkafka's last, once it has given any."""
         return self._pipeline.statistics
 
-    def cluster(self, *, doubted: bool = False) -> Cluster | None:
+    async def cluster(self, *, doubted: bool = False) -> Cluster:
         """See `ingest.producer.Producer.cluster`."""
         if doubted:
             self.topics.doubt()
-        return self.topics.cluster
+        return await self.topics.cluster()
 
     async def require_topic(self, name: str) -> int:
         """See `ingest.producer.Producer.require_topic`."""

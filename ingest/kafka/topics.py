@@ -131,12 +131,24 @@ class Topics:
         self._doubted = True
         self._wake.set()
 
-    @property
-    def cluster(self) -> Cluster | None:
-        """What the last look has shown; None before the first."""
+    async def cluster(self) -> Cluster:
+        """What the last look has shown; the first is waited for, for as long as that of a topic.
+
+        Raises as `ingest.producer.Producer.cluster` says.
+        """
         if self._listed_at == -math.inf:
-            return None
+            await self._first_look()
         return Cluster(self._cluster_id, self._listed, self._limits)
+
+    async def _first_look(self) -> None:
+        await own_task()
+        with trio.move_on_after(LIST_SECONDS + ANSWER_SECONDS):
+            while self._listed_at == -math.inf:
+                if self._down is not None:
+                    raise self._unreachable(self._down)
+                await self._round_over.wait()
+            return
+        raise self._too_slow()
 
     def known(self, name: str) -> int | None:
         """What `require` returns, where it is known at once and Kafka can be reached."""
@@ -175,11 +187,14 @@ class Topics:
                     await self._round_over.wait()
                     if name in self._limits:
                         return self._limits[name]
-            raise Overloaded("the Kafka cluster does not say in time which topics it has")
+            raise self._too_slow()
         finally:
             self._asked[name] -= 1
             if not self._asked[name]:
                 del self._asked[name]
+
+    def _too_slow(self) -> Overloaded:
+        return Overloaded("the Kafka cluster does not say in time which topics it has")
 
     def _unreachable(self, why: str) -> KafkaUnavailable:
         return KafkaUnavailable(f"Kafka cannot be reached ({why})")

@@ -8,6 +8,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from ingest.errors import BadRequest, IngestError, KafkaUnavailable, Overloaded, TopicDenied, UnknownTopic
 from ingest.kafka.topics import (
@@ -196,12 +197,12 @@ async def test_the_cluster_is_shown_out_of_the_last_look_and_not_asked(kafka: Mo
     kafka.create("c", partitions=2)
     kafka.track()
     async with watched(kafka) as topics:
-        assert topics.cluster is None
         await topics.require("a")
         asked = len(kafka.requests(METADATA))
-        cluster = topics.cluster
-        assert cluster is not None
-        assert all(topics.cluster == cluster for _ in range(100))
+        with trio.testing.assert_no_checkpoints():
+            cluster = await topics.cluster()
+            for _ in range(100):
+                assert await topics.cluster() == cluster
         assert len(kafka.requests(METADATA)) == asked
     assert cluster.id
     assert sorted(cluster.topics) == ["a", "b", "c"]
@@ -209,6 +210,27 @@ async def test_the_cluster_is_shown_out_of_the_last_look_and_not_asked(kafka: Mo
     assert all(leader >= 0 for leader in cluster.topics["c"].leaders)
     assert cluster.topics["a"].replicas >= 1
     assert cluster.record_bytes == {"a": 1000}
+
+
+async def test_what_is_asked_before_the_first_look_waits_for_it(kafka: MockKafka) -> None:
+    kafka.set_latency(0.1)
+    async with watched(kafka) as topics:
+        assert not topics.reachable
+        assert sorted((await topics.cluster()).topics) == ["a", "b"]
+
+
+async def test_a_cluster_that_is_down_is_not_waited_for(kafka: MockKafka) -> None:
+    kafka.down()
+    async with watched(kafka) as topics:
+        with pytest.raises(KafkaUnavailable, match="Kafka cannot be reached"):
+            await topics.cluster()
+
+
+async def test_a_first_look_that_is_never_made_is_waited_for_in_vain(autojump_clock: MockClock) -> None:
+    topics = Topics({}, record_bytes=1000, allow=None, expected=(), auto_create=False, describe=False)
+    with pytest.raises(Overloaded, match="does not say in time which topics it has"):
+        await topics.cluster()
+    assert trio.current_time() == LIST_SECONDS + ANSWER_SECONDS
 
 
 async def test_without_kafka_every_topic_is_unavailable_and_comes_back_with_it(kafka: MockKafka) -> None:
