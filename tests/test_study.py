@@ -317,7 +317,8 @@ def test_one_change_with_which_a_stall_comes_and_goes_is_said() -> None:
     end = storm(None, options=["--accept-errors=end"])
     text = report.SECTIONS["storms"](findings([pause, end]))
     assert "One change for ingest in “idle”" in text
-    assert "0.1 s with ulimit -n 1,024 --accept-errors=pause" in text
+    assert "with ulimit -n 1,024 --accept-errors=pause it was back after 0.1 s." in text
+    assert "with ulimit -n 1,024 --accept-errors=end it was not back within " in text
 
 
 def test_what_the_queue_took_while_kafka_stood_still_is_said() -> None:

@@ -138,7 +138,7 @@ def quick() -> Pace:
         rounds=1,
         phase_rounds=1,
         seconds=1.0,
-        grid=[Case(), QUEUED],
+        grid=[Case()],
         factors=("half on new connections",),
         durations=Durations(trial=1.0, hold=2.0, overload=1.0, after=2.0, trials=2, precision=0.3),
         storms=[

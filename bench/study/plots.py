@@ -72,6 +72,7 @@ def curves(findings: Findings, axis: Any) -> bool:
     axis.axhline(BOUND_MS, lw=0.8, ls="--", color="#555555")
     axis.set_yscale("log")
     axis.set_xlabel("requests/s asked for")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axis.set_ylabel("p99, ms, from when each was due")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     if holds:

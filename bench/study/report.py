@@ -106,9 +106,12 @@ def origin(findings: Findings) -> str:
     if load_average > QUIET:
         lines.append(f"Not alone on the machine: the load average was {load_average:.1f}.")
     lines += [f"Left out: {name} ({reason})." for name, reason in findings.left_out.items()]
+    checked: dict[tuple[str, int], list[str]] = {}
+    for each in findings.of(Checked):
+        checked.setdefault((each.promise, each.records), []).append(each.system)
     lines += [
-        f"Checked before: {each.system}, {each.promise}, {each.records:,} records, each found once."
-        for each in findings.of(Checked)
+        f"Checked before, {promise}: of {records:,} records each was found once, of {', '.join(systems)}."
+        for (promise, records), systems in checked.items()
     ]
     lines += [f"Failed: {each.what}: {each.reason}." for each in findings.of(Failed)]
     return "\n".join(lines)

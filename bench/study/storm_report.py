@@ -125,8 +125,8 @@ def _one_change(found: list[Storm]) -> list[str]:
                 continue
             bad, well = (other, storm) if survives(storm) else (storm, other)
             sentences.append(
-                f"One change for {storm.system} in “{storm.kind}”: recovered {_recovered(bad)} with "
-                f"{_with(bad)}, {_recovered(well)} with {_with(well)}."
+                f"One change for {storm.system} in “{storm.kind}”: with {_with(bad)} it "
+                f"{_came_back(bad)}, with {_with(well)} it {_came_back(well)}."
             )
     return sentences
 
@@ -140,6 +140,15 @@ def _ports(storm: Storm) -> str:
         f"{storm.client_time_wait:,} sockets in TIME_WAIT there; {storm.failed.get('EADDRNOTAVAIL', 0):,} "
         f"further ones found no port; of others, {answered} of {len(storm.during)} were answered meanwhile."
     )
+
+
+def _came_back(storm: Storm) -> str:
+    if storm.died:
+        return "ended"
+    recovered = _recovered(storm)
+    if storm.recovered_seconds is None:
+        return f"was {recovered.replace('not', 'not back')}"
+    return f"was back after {recovered}"
 
 
 def _with(storm: Storm) -> str:
