@@ -7,6 +7,8 @@ fresh cluster with it.
 from __future__ import annotations
 
 import contextlib
+import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -39,6 +42,8 @@ class Target:
     pid: int
     link: Link | None = None
     """What is between the server and a broker that is elsewhere."""
+    data: Path | None = None
+    """Where a broker that stores has its partitions."""
 
 
 Broker = Callable[[], contextlib.AbstractContextManager[Target]]
@@ -82,7 +87,7 @@ def open_kafka(wanted: frozenset[int], link: Link | None = None) -> Iterator[Bro
             config = {"file.delete.delay.ms": "0"}  # or the disk fills with what was measured before
             topic = server.create_topic(f"{TOPIC}-{next(names)}", PARTITIONS, config)
             try:
-                yield Target(server.bootstrap_servers, topic, server.pid, link)
+                yield Target(server.bootstrap_servers, topic, server.pid, link, server.folder / "data")
             finally:
                 admin = AdminClient({"bootstrap.servers": server.bootstrap_servers, "log_level": 2})
                 admin.delete_topics([topic], operation_timeout=30)[topic].result(30)
@@ -116,6 +121,35 @@ def version(broker: str) -> str:
         return "librdkafka's mock cluster"
     away = f" behind {ROUND_TRIPS_MS[broker]} ms" if broker in ROUND_TRIPS_MS else ""
     return f"Apache Kafka {kafka_version()}{away}"
+
+
+class Stored(NamedTuple):
+    """What a topic has."""
+
+    records: int
+    batches: int
+
+
+_BATCH = struct.Struct(">qi11xi")
+"""The begin of a record batch of version 2: base offset, length of what comes after these two, and, after the
+leader's epoch, magic, CRC and attributes, the last offset's delta (Kafka's documentation, Record Batch)."""
+_BEFORE_LENGTH_ENDS = 12
+
+
+def stored(target: Target) -> Stored | None:
+    """Counted in the broker's own files, so that a client need not tell; None where it stores nothing."""
+    if target.data is None:
+        return None
+    records = batches = 0
+    for segment in target.data.glob(f"{target.topic}-[0-9]*/*.log"):
+        with segment.open("rb") as file:
+            while len(head := file.read(_BATCH.size)) == _BATCH.size:
+                _, length, last = _BATCH.unpack(head)
+                if length <= 0:  # what Kafka has set aside and not written
+                    break
+                records, batches = records + last + 1, batches + 1
+                file.seek(length + _BEFORE_LENGTH_ENDS - _BATCH.size, os.SEEK_CUR)
+    return Stored(records, batches)
 
 
 Place = tuple[int, int]

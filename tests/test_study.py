@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import kernel, results
-from bench.brokers import Broker
+from bench.brokers import Broker, Target, stored
 from bench.cases import Case
 from bench.link import LinkMissing
 from bench.load import LoadFailed
@@ -63,8 +63,8 @@ def findings(steps: list[Finding] | None = None, **settings: object) -> Findings
         machine="a machine",
         versions={"CPython": "3"},
         settings={
-            "rounds": 1, "seconds": 2.0, "open_files_many": plan.files_many(), "congestion_control": "cubic",
-            "ephemeral_ports": ["1", "2"], "tcp_tw_reuse": "0", **settings,
+            "rounds": 1, "phase_rounds": 1, "seconds": 2.0, "open_files_many": plan.files_many(),
+            "congestion_control": "cubic", "ephemeral_ports": ["1", "2"], "tcp_tw_reuse": "0", **settings,
         },
         steps={f"step {number}": step for number, step in enumerate(steps or [])},
     )  # fmt: skip
@@ -317,7 +317,20 @@ def test_one_change_with_which_a_stall_comes_and_goes_is_said() -> None:
     end = storm(None, options=["--accept-errors=end"])
     text = report.SECTIONS["storms"](findings([pause, end]))
     assert "One change for ingest in “idle”" in text
-    assert "0.1 s with ulimit -n 1,024 --accept-errors=pause" in text
+    assert "with ulimit -n 1,024 --accept-errors=pause it was back after 0.1 s." in text
+    assert "with ulimit -n 1,024 --accept-errors=end it was not back within " in text
+
+
+def test_what_the_queue_took_while_kafka_stood_still_is_said() -> None:
+    text = report.SECTIONS["storms"](
+        findings([storm(0.0, kind="broker frozen", answered=900, failed={"503": 100, "ECONNRESET": 5})])
+    )
+    assert "800 records were taken and 100 refused; of others, 1 of 1 were answered as promised" in text
+
+
+def test_submissions_to_io_uring_are_those_of_the_storm() -> None:
+    samples = [Sample(0.1, 0, 9, 1, 0, 2, 0, 100), Sample(0.9, 0, 9, 1, 0, 7, 3, 1600)]
+    assert "| 1,500, 7, 3 |" in report.SECTIONS["storms"](findings([storm(0.0, samples=samples)]))
 
 
 # The report -----------------------------------------------------------------------------------------------
@@ -336,6 +349,35 @@ def test_one_change_with_which_a_stall_comes_and_goes_is_said() -> None:
 def test_a_row_says_what_it_ran_out_of(changes: dict[str, object], said: str) -> None:
     observed = msgspec.structs.replace(QUIET, **changes)
     assert ran_out_of(rate("ingest", plan.PHASE_1, 1000, observed)).startswith(said)
+
+
+def test_rows_that_the_load_held_up_are_named() -> None:
+    wrk, broker = Parts(0.5, 0.1, 0.2, 0.75), Parts(0.5, 0.1, 0.75, 0.2)
+    found = [
+        rate("tokio-tcp", plan.QUEUED, 1000, msgspec.structs.replace(QUIET, parts=wrk)),
+        rate("ingest", plan.QUEUED, 1000, msgspec.structs.replace(QUIET, parts=broker)),
+    ]
+    text = report.SECTIONS["tables"](findings([*found]))
+    assert f"tokio-tcp ({plan.QUEUED})." in text
+    assert f"ingest ({plan.QUEUED})" not in text
+    assert "wrk was the limit of no row" in report.SECTIONS["tables"](findings([found[1]]))
+
+
+def test_batches_are_counted_in_the_files_of_the_broker(tmp_path: Path) -> None:
+    def batch(records: int, content: bytes) -> bytes:
+        after_length = struct.pack(">ibIhi", 0, 2, 0, 0, records - 1) + bytes(34) + content
+        return struct.pack(">qi", 0, len(after_length)) + after_length
+
+    for partition, batches in (("0", [(3, b"abc"), (1, b"")]), ("1", [(8, b"x" * 900)])):
+        folder = tmp_path / f"measured-7-{partition}"
+        folder.mkdir()
+        # Behind what it has written a segment may have room that it has set aside.
+        content = b"".join(batch(*each) for each in batches) + bytes(64)
+        (folder / "00000000000000000000.log").write_bytes(content)
+    (tmp_path / "measured-70-0").mkdir()
+    (tmp_path / "measured-70-0" / "00000000000000000000.log").write_bytes(batch(99, b""))
+    assert stored(Target("", "measured-7", 0, data=tmp_path)) == (12, 3)
+    assert stored(Target("", "measured-7", 0)) is None
 
 
 def words(found: Findings) -> dict[str, str]:
@@ -403,7 +445,39 @@ def test_factors_are_ratios_to_phase_1() -> None:
         findings([rate("ingest", plan.PHASE_1, 1000), rate("ingest", queued, 2500)])
     )
     assert "| promise queued | 2.50 × |" in text
+    assert "the framework" not in text
     assert "For ingest most was changed by one thing: promise queued, 2.50 ×." in text
+
+
+def test_the_framework_is_a_factor_too_and_so_is_what_makes_less_of_it() -> None:
+    slower = plan.factors()["broker 5 ms away"]
+    queued = plan.factors()["promise queued"]
+    text = report.SECTIONS["factors"](
+        findings(
+            [
+                rate("ingest", plan.PHASE_1, 1000),
+                rate("tokio-hyper", plan.PHASE_1, 800),
+                rate("ingest", slower, 200),
+                rate("ingest", queued, 2000),
+            ]
+        )
+    )
+    assert "| the framework, against tokio-hyper | 1.25 × | 1.00 × |" in text
+    assert "For ingest most was changed by one thing: broker 5 ms away, 0.20 ×." in text
+
+
+def test_a_page_is_the_same_where_the_limit_of_descriptors_is_another() -> None:
+    many = plan.files_many() + 1
+    found = findings(
+        [
+            rate("ingest", plan.PHASE_1, 1000),
+            rate("ingest", plan.phase_2(many), 3000),
+            rate("ingest", plan.factors(many)[f"ulimit -n {many}"], 1500),
+        ],
+        open_files_many=many,
+    )
+    assert f"| ulimit -n {many} | 1.50 × |" in report.SECTIONS["factors"](found)
+    assert "| ingest |  | 1,000 |  | 3,000 |" in report.SECTIONS["phases"](found)
 
 
 def everything() -> Findings:
@@ -526,6 +600,8 @@ def test_a_plan_measures_every_case_that_a_figure_or_a_hypothesis_asks_for() -> 
         assert f"closed loop, ingest, {case}, round 1" in wanted
     for case in plan.GRID:
         assert f"closed loop, ingest, {case}, round {plan.full().rounds}" in wanted
+    for case in plan.factors().values():
+        assert f"closed loop, ingest, {case}, round 1" in wanted
 
 
 def test_quick_has_a_step_of_every_kind_on_every_broker_place() -> None:

@@ -119,6 +119,7 @@ def _begin(path: Path, pace: plan.Pace, systems: list[str], *, afresh: bool) -> 
         "systems": systems,
         "seconds": pace.seconds,
         "rounds": pace.rounds,
+        "phase_rounds": pace.phase_rounds,
         "open_files_many": plan.files_many(),
     }
     if path.exists() and not afresh:

@@ -8,6 +8,13 @@ FULL = 0.9
 """Of a core: from here on there is no more to be had of it."""
 
 
+def load_was_the_limit(rate: Rate) -> bool:
+    """Whether the other core was used up, mostly by wrk, and the server's own was not."""
+    observed, parts = rate.observed, rate.observed.parts
+    used_up = parts.others / observed.seconds >= FULL > parts.server / observed.seconds
+    return used_up and parts.load > parts.broker + parts.wire
+
+
 def ran_out_of(rate: Rate) -> str:
     """The first of these that was used up: accept queue, descriptors, its own core, the other core, time."""
     observed, parts = rate.observed, rate.observed.parts

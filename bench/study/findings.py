@@ -65,6 +65,8 @@ class Observed(Struct, frozen=True):
     """In librdkafka's queue, the most that the system told of."""
     round_trip_us: float | None = None
     """librdkafka's own, to the broker, the median."""
+    batch_records: float | None = None
+    """In a batch, as a broker that stores them has them."""
 
 
 class Rate(Struct, frozen=True, tag=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def _colour(system: str) -> str:
 
 def phases(findings: Findings, axis: Any) -> bool:
     """Requests/s of each system in both phases."""
-    second = dataclasses.replace(plan.phase_2(), open_files=findings.settings["open_files_many"])
+    second = plan.phase_2(findings.settings["open_files_many"])
     systems = [name for name in findings.systems() if findings.median(name, plan.PHASE_1)]
     for number, (case, alpha, label) in enumerate(((plan.PHASE_1, 0.5, "phase 1"), (second, 1.0, "phase 2"))):
         for place, name in enumerate(systems):
@@ -73,6 +72,7 @@ def curves(findings: Findings, axis: Any) -> bool:
     axis.axhline(BOUND_MS, lw=0.8, ls="--", color="#555555")
     axis.set_yscale("log")
     axis.set_xlabel("requests/s asked for")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axis.set_ylabel("p99, ms, from when each was due")
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     if holds:
@@ -83,11 +83,7 @@ def curves(findings: Findings, axis: Any) -> bool:
 def factors(findings: Findings, axis: Any) -> bool:
     """What each change is worth, as a ratio to phase 1."""
     systems = [name for name in findings.systems() if findings.median(name, plan.PHASE_1)]
-    many = findings.settings["open_files_many"]
-    named = {
-        what: dataclasses.replace(case, open_files=many) if case.open_files == plan.files_many() else case
-        for what, case in plan.factors().items()
-    }
+    named = plan.factors(findings.settings["open_files_many"])
     shown = [what for what, case in named.items() if any(ratio(findings, name, case) for name in systems)]
     height = 0.8 / max(1, len(systems))
     for number, name in enumerate(systems):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import kernel, load
-from bench.brokers import Broker, Target
+from bench.brokers import Broker, Target, stored
 from bench.cases import Case
 from bench.processes import Cores, ended, spent
 from bench.study.findings import Observed, Parts, Rate
@@ -147,6 +147,7 @@ def closed_loop(serving: Serving, system: str, case: Case, where: Cores, seconds
     after = [spent(pid) for pid in pids]
     took = [sum(late) - sum(early) for late, early in zip(after, before, strict=True)]
     switches_after, sockets_after = kernel.switches(server.pid), kernel.sockets()
+    found = stored(target)
     return Rate(
         system=system,
         case=case,
@@ -174,6 +175,7 @@ def closed_loop(serving: Serving, system: str, case: Case, where: Cores, seconds
             time_wait_before=sockets.time_wait,
             queue_records=watch.queue_records,
             round_trip_us=watch.round_trip_us,
+            batch_records=found.records / found.batches if found and found.batches else None,
         ),
     )
 

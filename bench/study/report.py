@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,7 @@ from bench.cases import Case
 from bench.report import grid, put, shown
 from bench.results import QUIET, ROOT
 from bench.study import figures, hypotheses, plan
-from bench.study.exhausted import ran_out_of
+from bench.study.exhausted import load_was_the_limit, ran_out_of
 from bench.study.findings import (
     Checked,
     Failed,
@@ -28,6 +27,9 @@ from bench.study.storm_report import storm_line, storms
 
 PAGE = ROOT / "docs" / "explanation" / "study.md"
 
+REFERENCE = "tokio-hyper"
+"""What a change of the framework is a change from: the document's first row."""
+
 REPORTED = {
     "tokio-hyper": ("132", ""),
     "tokio-tcp": ("", "4,459.9–4,656.2"),
@@ -40,8 +42,14 @@ def write(findings: Findings, source: Path, page: Path = PAGE) -> None:
     """Put every section between its markers; `source` is the file that it was made of."""
     made = f"Made of `{source.relative_to(ROOT)}`.\n\n"
     for name, section in SECTIONS.items():
-        text = (made if name == "origin" else "") + section(findings)
+        text = (made if name == "origin" else "") + _pictures(name) + section(findings)
         put(page, f"<!-- study: {name} -->\n", text + "\n", f"<!-- study: {name} ends -->")
+
+
+def _pictures(section: str) -> str:
+    """The plots of a section that there are beside the page."""
+    drawn = [(f"study-{name}.svg", what) for name, what in PICTURES.get(section, {}).items()]
+    return "".join(f"![{what}]({name})\n\n" for name, what in drawn if PAGE.with_name(name).exists())
 
 
 def markdown(findings: Findings) -> str:
@@ -79,10 +87,15 @@ def origin(findings: Findings) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in findings.versions.items())
     ports = "–".join(settings["ephemeral_ports"])
     kernel = f"TCP with {settings['congestion_control']}, ephemeral ports {ports}"
+    rounds = (
+        f"Medians of interleaved rounds of {settings['seconds']:g} seconds: {settings['rounds']} for the "
+        f"figures to reach, {settings['phase_rounds']} for the phases, and one for what is changed alone and "
+        "for the hypotheses"
+    )
     lines = [
         f"{findings.date}, commit {findings.commit}, on {findings.machine}.",
         f"{kernel}, tcp_tw_reuse {settings['tcp_tw_reuse']}.",
-        f"Medians of {settings['rounds']} interleaved rounds of {settings['seconds']:g} seconds. {versions}.",
+        f"{rounds}. {versions}.",
     ]
     many = settings["open_files_many"]
     if many < plan.FILES_MANY:
@@ -93,9 +106,12 @@ def origin(findings: Findings) -> str:
     if load_average > QUIET:
         lines.append(f"Not alone on the machine: the load average was {load_average:.1f}.")
     lines += [f"Left out: {name} ({reason})." for name, reason in findings.left_out.items()]
+    checked: dict[tuple[str, int], list[str]] = {}
+    for each in findings.of(Checked):
+        checked.setdefault((each.promise, each.records), []).append(each.system)
     lines += [
-        f"Checked before: {each.system}, {each.promise}, {each.records:,} records, each found once."
-        for each in findings.of(Checked)
+        f"Checked before, {promise}: of {records:,} records each was found once, of {', '.join(systems)}."
+        for (promise, records), systems in checked.items()
     ]
     lines += [f"Failed: {each.what}: {each.reason}." for each in findings.of(Failed)]
     return "\n".join(lines)
@@ -144,28 +160,47 @@ def phases(findings: Findings) -> str:
 
 
 def _second(findings: Findings) -> Case:
-    return dataclasses.replace(plan.phase_2(), open_files=findings.settings["open_files_many"])
+    return plan.phase_2(findings.settings["open_files_many"])
 
 
 def _bottlenecks(findings: Findings, cases: list[Case]) -> str:
     heading = (
         "System, phase", "CPU a request, µs: user", "system", "Cores: server", "broker", "load", "wire",
         "Switches a request: waited", "preempted", "Calls a request", "Descriptors", "Accept queue",
-        "TIME_WAIT", "librdkafka: queue", "round trip, ms", "Ran out of",
+        "TIME_WAIT", "Records a batch", "librdkafka: queue", "round trip, ms", "Ran out of",
     )  # fmt: skip
     rows = []
     for name in findings.systems():
         for number, case in enumerate(cases, 1):
             rates = findings.rates(name, case)
             if rates:
-                # The round in the middle: a sentence about a median of each would be about no round at all.
-                rates = sorted(rates, key=lambda rate: rate.per_second)
-                rows.append((f"{name}, {number}", *_bottleneck(rates[len(rates) // 2], rates)))
+                rows.append((f"{name}, {number}", *_bottleneck(_middle_of(rates), rates)))
     by = {rate.observed.calls_by for rate in findings.of(Rate) if rate.observed.calls_by}
     counted = (
         f"\n\nSystem calls are counted by {', '.join(sorted(by))}, in a load of their own." if by else ""
     )
     return grid(heading, rows) + counted
+
+
+def _middle_of(rates: list[Rate]) -> Rate:
+    """The round in the middle: a sentence about a median of each figure would be about no round at all."""
+    return sorted(rates, key=lambda rate: rate.per_second)[len(rates) // 2]
+
+
+def _load_was_the_limit(findings: Findings) -> str:
+    """Where wrk took most of a core that was used up, while the server still had some of its own."""
+    limited = [
+        f"{name} ({case})"
+        for case in dict.fromkeys(rate.case for rate in findings.of(Rate))
+        for name in findings.systems()
+        if (rates := findings.rates(name, case)) and load_was_the_limit(_middle_of(rates))
+    ]
+    if not limited:
+        return "wrk was the limit of no row: nowhere did it take most of a core that was used up."
+    return (
+        "In these rows wrk took more of the other core than the broker, and the core was used up before the "
+        f"server's own was: the server could do more than they say. {'; '.join(limited)}."
+    )
 
 
 def _bottleneck(rate: Rate, rounds: list[Rate]) -> tuple[str, ...]:
@@ -185,6 +220,7 @@ def _bottleneck(rate: Rate, rounds: list[Rate]) -> tuple[str, ...]:
         f"{observed.descriptors:,}",
         f"{observed.accept_queue:,} of {observed.accept_limit:,}",
         f"{observed.time_wait:,}",
+        "" if observed.batch_records is None else f"{observed.batch_records:,.1f}",
         "" if observed.queue_records is None else f"{observed.queue_records:,.0f}",
         "" if observed.round_trip_us is None else f"{observed.round_trip_us / 1000:.1f}",
         ran_out_of(rate),
@@ -194,12 +230,12 @@ def _bottleneck(rate: Rate, rounds: list[Rate]) -> tuple[str, ...]:
 def changes(findings: Findings) -> str:
     """What each change is worth, alone and all together, as ratios to phase 1."""
     systems = [name for name in findings.systems() if findings.median(name, plan.PHASE_1)]
-    rows = [("phase 1, requests/s", *(f"{findings.median(name, plan.PHASE_1):,.0f}" for name in systems))]
-    many = findings.settings["open_files_many"]
-    named = {
-        name: dataclasses.replace(case, open_files=many) if case.open_files == plan.files_many() else case
-        for name, case in plan.factors().items()
-    }
+    first = {name: findings.median(name, plan.PHASE_1) or 0.0 for name in systems}
+    rows = [("nothing: phase 1, requests/s", *(f"{value:,.0f}" for value in first.values()))]
+    if REFERENCE in first:
+        whole = [f"{value / first[REFERENCE]:.2f} ×" for value in first.values()]
+        rows.append((f"the framework, against {REFERENCE}", *whole))
+    named = plan.factors(findings.settings["open_files_many"])
     for what, case in {**named, "all of phase 2": _second(findings)}.items():
         worth = [ratio(findings, name, case) for name in systems]
         if any(value is not None for value in worth):
@@ -208,7 +244,7 @@ def changes(findings: Findings) -> str:
     for name in systems:
         found = {what: value for what, case in named.items() if (value := ratio(findings, name, case))}
         if found:
-            what, value = max(found.items(), key=lambda each: abs(each[1] - 1))
+            what, value = max(found.items(), key=lambda each: max(each[1], 1 / each[1]))
             parts.append(f"For {name} most was changed by one thing: {what}, {value:.2f} ×.")
     return "\n\n".join(parts)
 
@@ -270,7 +306,7 @@ def constant(findings: Findings) -> str:
         "System", "Requests/s held", "for, s", "p50 / p99 / p99.9, ms", "Spread of seconds",
         "least–most a second", "Failed in an overload of twice that", "Recovered after",
     )  # fmt: skip
-    return f"{plan.holding()}.\n\n{grid(heading, rows)}"
+    return f"Case: {plan.holding(findings.settings['open_files_many'])}.\n\n{grid(heading, rows)}"
 
 
 def _variation(seconds: list[int]) -> float:
@@ -299,12 +335,13 @@ def tables(findings: Findings) -> str:
                             f"{middle([value(rate) for rate in rates]):.{digits}f}"
                             for value, digits in COLUMNS.values()
                         ),
+                        ran_out_of(_middle_of(rates)),
                     )
                 )
         if rows:
-            heading = ("System", "Records/s" if case.lines > 1 else "Requests/s", *COLUMNS)
+            heading = ("System", "Records/s" if case.lines > 1 else "Requests/s", *COLUMNS, "Ran out of")
             parts.append(f"### {str(case)[0].upper()}{str(case)[1:]}\n\n{grid(heading, rows)}")
-    return "\n\n".join(parts) if parts else "Not measured."
+    return "\n\n".join([_load_was_the_limit(findings), *parts]) if parts else "Not measured."
 
 
 COLUMNS: dict[str, tuple[Callable[[Rate], float], int]] = {
@@ -327,3 +364,14 @@ SECTIONS: dict[str, Callable[[Findings], str]] = {
     "storms": storms,
     "tables": tables,
 }
+
+PICTURES: dict[str, dict[str, str]] = {
+    "phases": {"phases": "Requests a second of each system in both phases"},
+    "factors": {"factors": "What each change alone is worth, as a multiple of the rate of phase 1"},
+    "constant rates": {
+        "curves": "The 99th percentile of the times of answers against the constant rate",
+        "seconds": "Answers in each second of the highest constant rate, as a share of that rate",
+    },
+    "storms": {"storms": "Seconds until each system had recovered from each storm"},
+}
+"""The plots of `bench.study.plots` by section and name, and what somebody hears who does not see them."""

@@ -37,10 +37,10 @@ class Steady(NamedTuple):
 class Durations(NamedTuple):
     """How long things take, in seconds, and how exact the search is."""
 
-    trial: float = 2.5
+    trial: float = 2.0
     hold: float = 30.0
-    overload: float = 5.0
-    after: float = 8.0
+    overload: float = 4.0
+    after: float = 6.0
     trials: int = 6
     precision: float = 0.06
 

@@ -68,10 +68,12 @@ def _on_kafka(pace: Pace, systems: list[str]) -> Iterator[Step]:
         for name in systems
         if case.profile in ("default", "tuned") or not SYSTEMS[name].built
     ]
+    phases = (plan.PHASE_1, second)
     for number in range(pace.phase_rounds):
         for name, case in wanted:
-            with_calls = number == 0 and case in (plan.PHASE_1, second)
-            yield _rate(name, case, number, pace, with_calls=with_calls)
+            if number == 0 or case in phases:
+                with_calls = number == 0 and case in phases
+                yield _rate(name, case, number, pace, with_calls=with_calls)
     if pace.hypotheses:
         for name, case in hypotheses.cases():
             if name in systems and (name, case) not in wanted:
@@ -97,8 +99,8 @@ def _check(name: str, promise: str) -> Find:
 
 
 def _rate(name: str, case: Case, number: int, pace: Pace, *, with_calls: bool = False) -> Step:
-    # The old linger is a second: as many of them as make a rate.
-    seconds = max(pace.seconds, case.linger_ms / 250)
+    # The old linger is a second: as many of them as make a rate, though the last is cut.
+    seconds = max(pace.seconds, case.linger_ms / 125)
 
     def find(broker: Broker, where: Cores) -> list[Finding]:
         with open_system(SYSTEMS[name], case, broker, where) as serving:
@@ -159,7 +161,7 @@ def _storm(name: str, each: StormPlan, pace: Pace) -> Find:
                 case,
                 where,
                 tuple(_options(each)),
-                seconds=pace.storm_seconds,
+                seconds=each.seconds or pace.storm_seconds,
                 patience_seconds=pace.patience_seconds,
                 link=far,
             )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bench.report import grid
 from bench.study.figures import survives
-from bench.study.findings import Findings, Storm
-from bench.study.storms import ELSEWHERE, PORTS, good
+from bench.study.findings import Findings, Sample, Storm
+from bench.study.storms import ELSEWHERE, FROZEN, PORTS, good
 
 
 def storm_line(storm: Storm) -> str:
@@ -33,11 +33,12 @@ def storms(findings: Findings) -> str:
     heading = (
         "Storm", "ulimit -n", "System", "Opened, of so many at once", "Probes answered meanwhile",
         "Recovered after", "Server, cores", "Accepts/s", "Accept queue, longest", "Descriptors, most",
-        "TIME_WAIT, most", "io_uring: unread, overflow", "Failed",
+        "TIME_WAIT, most", "io_uring: submitted, unread, overflow", "Failed",
     )  # fmt: skip
     parts = [grid(heading, rows)]
     parts += [sentence for storm in found if (sentence := what_stood_in_the_way(storm))]
     parts += _one_change(found)
+    parts += [_frozen(storm) for storm in found if storm.kind == FROZEN]
     parts += [_ports(storm) for storm in found if storm.kind == ELSEWHERE]
     return "\n\n".join(parts)
 
@@ -57,10 +58,28 @@ def _row(storm: Storm) -> tuple[str, ...]:
         f"{max((sample.accept_queue for sample in samples), default=0):,}",
         f"{max((sample.descriptors for sample in samples), default=0):,}",
         f"{max((sample.time_wait for sample in samples), default=0):,}",
-        f"{max(sample.unread for sample in samples):,}, {max(sample.overflow for sample in samples):,}"
-        if rings
-        else "",
+        ", ".join(f"{most:,}" for most in _rings(samples)) if rings else "",
         ", ".join(f"{name} {count:,}" for name, count in storm.failed.items()),
+    )
+
+
+def _rings(samples: list[Sample]) -> tuple[int, int, int]:
+    """Of the io_uring rings: submissions meanwhile, and the most completions unread, and in overflow."""
+    tails = [sample.submitted for sample in samples if sample.submitted]
+    unread, overflow = (sample.unread for sample in samples), (sample.overflow for sample in samples)
+    return max(tails) - min(tails), max(unread), max(overflow)
+
+
+def _frozen(storm: Storm) -> str:
+    """What the producer's queue took while Kafka stood still, and what that did to others' requests."""
+    refused = sum(count for name, count in storm.failed.items() if name.isdigit())
+    during = storm.during
+    answered = sum(good(probe) for probe in during)
+    slowest = max((probe.seconds for probe in during), default=0.0)
+    return (
+        f"Kafka frozen for {storm.seconds:.1f} s, {storm.system}: {storm.answered - refused:,} records were "
+        f"taken and {refused:,} refused; of others, {answered} of {len(during)} were answered as promised, "
+        f"and none was waited for longer than {slowest:.1f} s; {storm.busy:.2f} of its core were in use."
     )
 
 
@@ -106,8 +125,8 @@ def _one_change(found: list[Storm]) -> list[str]:
                 continue
             bad, well = (other, storm) if survives(storm) else (storm, other)
             sentences.append(
-                f"One change for {storm.system} in “{storm.kind}”: recovered {_recovered(bad)} with "
-                f"{_with(bad)}, {_recovered(well)} with {_with(well)}."
+                f"One change for {storm.system} in “{storm.kind}”: with {_with(bad)} it "
+                f"{_came_back(bad)}, with {_with(well)} it {_came_back(well)}."
             )
     return sentences
 
@@ -121,6 +140,15 @@ def _ports(storm: Storm) -> str:
         f"{storm.client_time_wait:,} sockets in TIME_WAIT there; {storm.failed.get('EADDRNOTAVAIL', 0):,} "
         f"further ones found no port; of others, {answered} of {len(storm.during)} were answered meanwhile."
     )
+
+
+def _came_back(storm: Storm) -> str:
+    if storm.died:
+        return "ended"
+    recovered = _recovered(storm)
+    if storm.recovered_seconds is None:
+        return f"was {recovered.replace('not', 'not back')}"
+    return f"was back after {recovered}"
 
 
 def _with(storm: Storm) -> str:
