@@ -19,7 +19,7 @@ class Case:
     connections: int = 64
     size_bytes: int = 200
     """Of one record's value."""
-    linger_ms: int = 1
+    linger_ms: float = 1
     content: str = RECORD
     lines: int = 1
     """Records a request."""
@@ -33,16 +33,22 @@ class Case:
     """The server's limit (`ulimit -n`); None is the highest that there may be."""
     fresh_percent: int = 0
     """Requests that come on a connection of their own."""
+    threads: int = 1
+    """Of a peer in Rust, each with a loop and a listening socket of its own."""
+    poll_ms: int | None = None
+    """How long a loop of a peer over a TCP stream polls its producer after a record; None is not at all."""
 
     def __str__(self) -> str:
         what = f"{self.lines} {self.content}" if self.content != RECORD else "one record"
-        linger = f"linger.ms {self.linger_ms}"
+        linger = f"linger.ms {self.linger_ms:g}"
         parts = [self.promise, what, f"{self.size_bytes} B", f"{self.connections} connections", linger]
         parts += [] if self.pinned else ["not pinned"]
         parts += [] if self.batch_bytes == 1_000_000 else [f"batch.size {self.batch_bytes}"]
         parts += [] if self.profile == "default" else [f"producer {self.profile}"]
         parts += [] if self.open_files is None else [f"ulimit -n {self.open_files}"]
         parts += [] if not self.fresh_percent else [f"{self.fresh_percent} % on new connections"]
+        parts += [] if self.threads == 1 else [f"{self.threads} threads"]
+        parts += [] if self.poll_ms is None else [f"each record polled for {self.poll_ms} ms"]
         return ", ".join([*parts, BROKER_WORDS[self.broker]])
 
 
@@ -64,7 +70,7 @@ PROFILES: dict[str, dict[str, int]] = {
     "old": {"batch.num.messages": 1000},
 }
 """Settings of librdkafka: `tuned` is the larger batch and buffer of the study's second phase, `old` a default
-of once.  Peers that are built know the first two."""
+of once."""
 
 
 RECORDS = [

@@ -122,7 +122,7 @@ class Run:
         with broker() as target:
             command = [sys.executable, "-m", "bench.bare", name.partition("-")[0]]
             command += [f"--brokers={target.address}", f"--topic={target.topic}"]
-            command += [f"--linger-ms={case.linger_ms}", f"--batch-bytes={case.batch_bytes}"]
+            command += [f"--linger-ms={case.linger_ms:g}", f"--batch-bytes={case.batch_bytes}"]
             command += [f"--size-bytes={case.size_bytes}", f"--seconds={self._seconds}"]
             before = spent(target.pid)
             with running(command, where.server, sys.stderr.buffer, talks=True) as process:

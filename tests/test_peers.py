@@ -21,7 +21,8 @@ import trio.testing
 from bench.brokers import Target, open_mock, read
 from bench.cases import Case
 from bench.check import check
-from bench.systems import SYSTEMS, NotStarted, Server, serving
+from bench.study.told import by_file
+from bench.systems import RUST_PEERS, SYSTEMS, NotStarted, Server, serving
 from tests.client import Client, request
 
 pytestmark = pytest.mark.peers
@@ -129,6 +130,28 @@ async def test_two_threads_and_other_settings_keep_the_promise(peer: Peer) -> No
     with peer.serving("delivered", "--threads=2", "--profile=tuned") as server:
         sent = await trio.to_thread.run_sync(check, server, Case(), peer.target)
     assert peer.counts["answered"] == {"200": sent + 1}
+
+
+@pytest.mark.parametrize("peer", RUST_PEERS, indirect=True)
+async def test_old_batches_and_half_a_millisecond_keep_the_promise_and_statistics_are_told(
+    peer: Peer, tmp_path: Path
+) -> None:
+    told = tmp_path / "statistics"
+    options = ("--profile=old", "--linger-ms=0.5", f"--statistics={told}")
+    with peer.serving("delivered", *options) as server:
+        await trio.to_thread.run_sync(check, server, Case(), peer.target)
+        with trio.fail_after(10):
+            async with connected(server) as client:
+                while (found := by_file(told)) is None or not found.round_trip_us:
+                    assert (await client.ask(request("POST /", content=b"1"))).status == 200
+    assert found.queue_records <= 1
+
+
+@pytest.mark.parametrize("peer", ["tokio-tcp", "uring-tcp", "glommio-tcp"], indirect=True)
+async def test_a_loop_that_polls_the_producer_keeps_the_promise(peer: Peer) -> None:
+    with peer.serving("queued", "--poll-ms=1") as server:
+        sent = await trio.to_thread.run_sync(check, server, Case("queued"), peer.target)
+    assert peer.counts["delivered"] == sent + 1
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ from bench.study.steady import BOUND_US, Load, parse
 from bench.study.steps import Step, steps
 from bench.study.storm_report import what_stood_in_the_way
 from bench.study.storms import recovered as recovered_from
+from bench.study.told import by_file
 from bench.systems import Server
 
 QUIET = Observed(1.0, Parts(0.2, 0.1, 0.2, 0.1), 10, 5, 90, 0, 4096, 0, 10, 5)
@@ -439,6 +440,30 @@ def test_a_figure_that_is_met_counts_for_nothing_where_a_prediction_fails(
     assert hypotheses.test(findings([*found]), ONE_CONNECTION, "ingest").word == word
 
 
+def test_a_hypothesis_about_a_loop_of_the_peers_is_not_tested_on_ours() -> None:
+    tested = {hypothesis.text: hypotheses.systems(hypothesis) for hypothesis in hypotheses.HYPOTHESES}
+    polling = [systems for text, systems in tested.items() if "polls the producer itself" in text]
+    assert polling == [["uring-tcp"]]
+    assert tested[ONE_CONNECTION.text] == ["tokio-hyper", "ingest"]
+    assert not any("poll" in str(case) for system, case in hypotheses.cases() if system == "ingest")
+
+
+def test_of_librdkafkas_statistics_the_newest_whole_line_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "statistics"
+    assert by_file(path) is None
+    path.write_bytes(b"")
+    assert by_file(path) is None
+
+    def line(queue: int, **trips: int) -> bytes:
+        brokers = {name: {"rtt": {"p50": trip, "cnt": int(trip > 0)}} for name, trip in trips.items()}
+        return json.dumps({"msg_cnt": queue, "brokers": brokers}).encode() + b"\n"
+
+    path.write_bytes(line(1, a=0))
+    assert by_file(path) == (1, None)
+    path.write_bytes(line(1, a=0) + line(7, a=0, b=250) + b'{"msg')
+    assert by_file(path) == (7, 250)
+
+
 def test_factors_are_ratios_to_phase_1() -> None:
     queued = plan.factors()["promise queued"]
     text = report.SECTIONS["factors"](
@@ -595,9 +620,9 @@ def test_a_run_that_was_cut_goes_on_with_the_step_it_was_in(brokers: None, tmp_p
 
 
 def test_a_plan_measures_every_case_that_a_figure_or_a_hypothesis_asks_for() -> None:
-    wanted = {each.key for each in steps(plan.full(), plan.SYSTEMS[:1])}
-    for _, case in hypotheses.cases():
-        assert f"closed loop, ingest, {case}, round 1" in wanted
+    wanted = {each.key for each in steps(plan.full(), plan.SYSTEMS)}
+    for system, case in hypotheses.cases():
+        assert f"closed loop, {system}, {case}, round 1" in wanted
     for case in plan.GRID:
         assert f"closed loop, ingest, {case}, round {plan.full().rounds}" in wanted
     for case in plan.factors().values():

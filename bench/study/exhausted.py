@@ -37,7 +37,7 @@ def ran_out_of(rate: Rate) -> str:
             f"{parts.load / seconds:.2f}{wire}; its own was in use for {server:.2f}."
         )
     answer_ms = rate.p50_us / 1000
-    waits = f"linger.ms {rate.case.linger_ms}" if rate.case.promise == "delivered" else "the answer"
+    waits = f"linger.ms {rate.case.linger_ms:g}" if rate.case.promise == "delivered" else "the answer"
     return (
         f"Time: its {rate.case.connections} connections waited {answer_ms:.1f} ms for each answer ({waits}), "
         f"while its core was in use for {server:.2f} and the other one for {others:.2f}."

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from bench.cases import Case
 from bench.study.findings import Findings, Rate
 from bench.study.plan import OURS, PHASE_1
+from bench.systems import SYSTEMS
 
 CLOSE_TO = 0.25
 """A rate that is so near to the figure counts as it."""
@@ -33,6 +34,11 @@ ONE_AWAY = dataclasses.replace(ONE, broker="kafka-1ms", linger_ms=1, profile="tu
 EIGHT_AWAY = dataclasses.replace(ONE_AWAY, connections=8)
 """As phase 2 has it, but for the limit of descriptors, which so few do not come near."""
 KEPT_QUEUED = dataclasses.replace(PHASE_1, promise="queued")
+POLLED = dataclasses.replace(KEPT_QUEUED, threads=2, poll_ms=1)
+POLLED_8 = dataclasses.replace(POLLED, connections=8)
+POLLED_ALONE = dataclasses.replace(POLLED, threads=1)
+POLLED_BY = dataclasses.replace(POLLED, poll_ms=0)
+"""A poll that holds nobody up."""
 
 
 def per_second(rate: Rate) -> float:
@@ -112,6 +118,18 @@ HYPOTHESES = (
         ),
     ),
     Hypothesis(
+        1500,
+        "uring-tcp",
+        "a loop on each of two cores that polls the producer itself, for 1 ms after each record, and stands "
+        "still meanwhile",
+        POLLED,
+        (
+            Prediction("one loop does half as much", POLLED_ALONE, 0.4, 0.6, POLLED),
+            Prediction("eight connections do as much as 64", POLLED_8, 0.8, 1.25, POLLED),
+            Prediction("a poll of no time does at least five times as much", POLLED_BY, 5, 1e9, POLLED),
+        ),
+    ),
+    Hypothesis(
         4500,
         "tokio-tcp",
         "the eight connections of 1,500 again, with the tuned producer, and Kafka 1 ms away: three times as "
@@ -154,8 +172,13 @@ def cases() -> list[tuple[str, Case]]:
         of = [hypothesis.case]
         for prediction in hypothesis.predictions:
             of += [prediction.of, *([] if prediction.against is None else [prediction.against])]
-        wanted += [(system, case) for system in (hypothesis.system, OURS) for case in of]
+        wanted += [(system, case) for system in systems(hypothesis) for case in of]
     return list(dict.fromkeys(wanted))
+
+
+def systems(hypothesis: Hypothesis) -> list[str]:
+    """Those that it is tested on: the reported one, and ours where that can do the same."""
+    return [name for name in (hypothesis.system, OURS) if SYSTEMS[name].takes(hypothesis.case)]
 
 
 @dataclass(frozen=True)

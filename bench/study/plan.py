@@ -50,6 +50,7 @@ def factors(many: int | None = None) -> dict[str, Case]:
             PHASE_1, profile=second.profile, linger_ms=second.linger_ms
         ),
         "linger.ms 0, an old default": dataclasses.replace(PHASE_1, linger_ms=0),
+        "linger.ms 0.5, the one before today's": dataclasses.replace(PHASE_1, linger_ms=0.5),
         "batch.num.messages 1000, an old default": dataclasses.replace(PHASE_1, profile="old"),
         "promise queued": dataclasses.replace(PHASE_1, promise="queued"),
         "a new connection for each request": dataclasses.replace(PHASE_1, fresh_percent=100),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import re
+import functools
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +15,14 @@ from bench.brokers import Broker, Target, stored
 from bench.cases import Case
 from bench.processes import Cores, ended, spent
 from bench.study.findings import Observed, Parts, Rate
-from bench.systems import Server, System, request_target, serving
+from bench.study.told import Told, by_file, by_metrics
+from bench.systems import RUST_PEERS, Server, System, request_target, serving
 from tests.broker.kafka_server import free_port
 
 LOOK_SECONDS = 0.1
 WARM_SECONDS = 1.0
 STATISTICS_MS = 1000
-"""How often librdkafka tells of itself, where the system lets us ask."""
+"""How often librdkafka tells of itself; the peers in Rust have it as often."""
 PATIENCE_SECONDS = 60.0
 
 
@@ -32,8 +32,8 @@ class Serving(NamedTuple):
     server: Server
     target: Target
     folder: Path
-    management_port: int | None
-    """Where it tells of librdkafka, if it does."""
+    ask: Callable[[], Told | None] | None = None
+    """What it tells of librdkafka, if it does."""
 
 
 @contextlib.contextmanager
@@ -41,21 +41,18 @@ def open_system(
     system: System, case: Case, broker: Broker, where: Cores, options: tuple[str, ...] = ()
 ) -> Iterator[Serving]:
     """A fresh server on an empty topic.  Raises `NotStarted` as `bench.systems.serving` does."""
-    management_port = None
-    if system.name.startswith("ingest"):
-        management_port = free_port()
-        options += (
-            f"--management-port={management_port}",
-            f"--kafka=statistics.interval.ms={STATISTICS_MS}",
-        )
-    if system.built and case.profile != "default":
-        options += (f"--profile={case.profile}",)
-    with (
-        tempfile.TemporaryDirectory(prefix="ingest-study-") as folder,
-        broker() as target,
-        serving(system, case, target, where.server, Path(folder), options) as server,
-    ):
-        yield Serving(server, target, Path(folder), management_port)
+    ask: Callable[[], Told | None] | None = None
+    with tempfile.TemporaryDirectory(prefix="ingest-study-") as name, broker() as target:
+        folder = Path(name)
+        if system.name.startswith("ingest"):
+            port = free_port()
+            options += (f"--management-port={port}", f"--kafka=statistics.interval.ms={STATISTICS_MS}")
+            ask = functools.partial(by_metrics, port)
+        elif system.name in RUST_PEERS:
+            options += (f"--statistics={folder / 'statistics'}",)
+            ask = functools.partial(by_file, folder / "statistics")
+        with serving(system, case, target, where.server, folder, options) as server:
+            yield Serving(server, target, folder, ask)
 
 
 class Watch:
@@ -97,27 +94,10 @@ class Watch:
                 self._ask()
 
     def _ask(self) -> None:
-        if self._serving.management_port is None:
-            return
-        connection = http.client.HTTPConnection("127.0.0.1", self._serving.management_port, timeout=2)
-        try:
-            connection.request("GET", "/metrics")
-            text = connection.getresponse().read().decode()
-        except (OSError, http.client.HTTPException):
-            return  # a busy server tells later
-        finally:
-            connection.close()
-        self._read(text)
-
-    def _read(self, text: str) -> None:
-        queue = re.search(r"^ingest_kafka_queue_records (\S+)", text, re.MULTILINE)
-        trip = re.search(
-            r'^ingest_kafka_broker_round_trip_seconds\{.*quantile="0\.5".*\} (\S+)', text, re.MULTILINE
-        )
-        if queue:
-            self.queue_records = max(self.queue_records or 0.0, float(queue[1]))
-        if trip:
-            self.round_trip_us = float(trip[1]) * 1e6
+        told = None if self._serving.ask is None else self._serving.ask()
+        if told is not None:
+            self.queue_records = max(self.queue_records or 0.0, told.queue_records)
+            self.round_trip_us = told.round_trip_us if told.round_trip_us is not None else self.round_trip_us
 
 
 def closed_loop(serving: Serving, system: str, case: Case, where: Cores, seconds: float) -> Rate:

@@ -259,7 +259,7 @@ def explained(findings: Findings) -> str:
     """The hypotheses about the document's figures, and what came of their predictions."""
     rows = []
     for hypothesis in hypotheses.HYPOTHESES:
-        for system in dict.fromkeys((hypothesis.system, plan.OURS)):
+        for system in hypotheses.systems(hypothesis):
             tested = hypotheses.test(findings, hypothesis, system)
             rows.append(
                 (

@@ -13,12 +13,12 @@ import msgspec
 
 from bench import link
 from bench.brokers import Broker
-from bench.cases import RECORD, ROUND_TRIPS_MS, Case
+from bench.cases import ROUND_TRIPS_MS, Case
 from bench.check import check
 from bench.processes import Cores
 from bench.study import hypotheses, plan, steady, storms
 from bench.study.findings import Checked, Finding, LinkFound
-from bench.study.plan import OURS, Pace, StormPlan
+from bench.study.plan import Pace, StormPlan
 from bench.study.rates import calls_per_request, closed_loop, open_system
 from bench.systems import SYSTEMS, serving
 
@@ -50,7 +50,7 @@ def _on_mock(pace: Pace, systems: list[str]) -> Iterator[Step]:
     for number in range(pace.rounds):
         for case in pace.grid:
             for name in systems:
-                if case.content == RECORD or name == OURS:
+                if SYSTEMS[name].takes(case):
                     yield _rate(name, case, number, pace)
     for each in pace.storms:
         for name in systems:
@@ -62,12 +62,7 @@ def _on_mock(pace: Pace, systems: list[str]) -> Iterator[Step]:
 def _on_kafka(pace: Pace, systems: list[str]) -> Iterator[Step]:
     second = plan.phase_2()
     cases = [plan.PHASE_1, second, *(plan.factors()[name] for name in pace.factors)]
-    wanted = [
-        (name, case)
-        for case in dict.fromkeys(cases)
-        for name in systems
-        if case.profile in ("default", "tuned") or not SYSTEMS[name].built
-    ]
+    wanted = [(name, case) for case in dict.fromkeys(cases) for name in systems if SYSTEMS[name].takes(case)]
     phases = (plan.PHASE_1, second)
     for number in range(pace.phase_rounds):
         for name, case in wanted:

@@ -172,7 +172,7 @@ func main() {
 	promise := flag.String("promise", "", "queued or delivered")
 	profile := flag.String("profile", "default", "default or tuned")
 	threads := flag.Int("threads", 1, "")
-	linger := flag.Int("linger-ms", -1, "in place of the profile's")
+	linger := flag.Float64("linger-ms", -1, "in place of the profile's")
 	batch := flag.Int("batch-bytes", -1, "in place of the profile's")
 	flag.Parse()
 	if *port == 0 || *brokers == "" || *topic == "" || *threads < 1 {
@@ -204,7 +204,7 @@ func main() {
 		options = append(options, kgo.ProducerLinger(time.Millisecond))
 	}
 	if *linger >= 0 {
-		options = append(options, kgo.ProducerLinger(time.Duration(*linger)*time.Millisecond))
+		options = append(options, kgo.ProducerLinger(time.Duration(*linger*float64(time.Millisecond))))
 	}
 	if *batch >= 0 {
 		options = append(options, kgo.ProducerBatchMaxBytes(int32(*batch)))

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::process;
 use crate::settings::{Profile, Settings};
+use crate::statistics::Statistics;
 
 /// How long a request may wait for room in a full queue.
 const ROOM: Duration = Duration::from_secs(10);
@@ -31,13 +32,22 @@ pub fn config(settings: &Settings) -> ClientConfig {
     config.set("enable.idempotence", "true");
     config.set("partitioner", "murmur2_random");
     config.set("message.timeout.ms", "8000");
-    if let Profile::Tuned = settings.profile {
-        // In place of 5 ms, 10,000 messages a batch, 100,000 messages in the queue and 1 GiB.  batch.size is
-        // by default as large as message.max.bytes lets a batch be, and what topics take by default.
-        config.set("linger.ms", "1");
-        config.set("batch.num.messages", "100000");
-        config.set("queue.buffering.max.messages", "1000000");
-        config.set("queue.buffering.max.kbytes", "2097152");
+    match settings.profile {
+        Profile::Default => {}
+        Profile::Tuned => {
+            // In place of 5 ms, 10,000 messages a batch, 100,000 messages in the queue and 1 GiB.  batch.size is
+            // by default as large as message.max.bytes lets a batch be, and what topics take by default.
+            config.set("linger.ms", "1");
+            config.set("batch.num.messages", "100000");
+            config.set("queue.buffering.max.messages", "1000000");
+            config.set("queue.buffering.max.kbytes", "2097152");
+        }
+        Profile::Old => {
+            config.set("batch.num.messages", "1000");
+        }
+    }
+    if settings.statistics.is_some() {
+        config.set("statistics.interval.ms", "1000");
     }
     if let Some(linger_ms) = settings.linger_ms {
         config.set("linger.ms", linger_ms.to_string().as_str());
@@ -117,9 +127,14 @@ impl Inbox {
 
 pub struct Callbacks {
     inboxes: Arc<[Inbox]>,
+    statistics: Statistics,
 }
 
-impl ClientContext for Callbacks {}
+impl ClientContext for Callbacks {
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.statistics.write(statistics);
+    }
+}
 
 impl ProducerContext for Callbacks {
     type DeliveryOpaque = Box<Waiting>;
@@ -140,6 +155,7 @@ pub struct Deliveries {
     inboxes: Arc<[Inbox]>,
     topic: String,
     queued: bool,
+    poll: Option<Duration>,
 }
 
 impl Deliveries {
@@ -147,10 +163,11 @@ impl Deliveries {
     ///
     /// A poll in the servers' loops would save that thread, but `BaseProducer::poll` holds its thread for all
     /// of its time: it would have to be a poll of no time at all on a timer, which adds half the timer's
-    /// period to every answer, or spins.
+    /// period to every answer, or spins.  `--poll-ms` has one all the same, for what it is worth.
     pub fn open(settings: &Settings) -> Arc<Self> {
         let inboxes: Arc<[Inbox]> = (0..settings.threads).map(|_| Inbox::default()).collect();
-        let callbacks = Callbacks { inboxes: Arc::clone(&inboxes) };
+        let callbacks =
+            Callbacks { inboxes: Arc::clone(&inboxes), statistics: Statistics::open(settings) };
         let producer: BaseProducer<Callbacks> =
             config(settings).create_with_context(callbacks).unwrap_or_else(|error| process::fail(&error));
         let producer = Arc::new(producer);
@@ -159,7 +176,8 @@ impl Deliveries {
             .name("poll".to_owned())
             .spawn(move || poll(&polled))
             .unwrap_or_else(|error| process::fail(&error));
-        Arc::new(Self { producer, inboxes, topic: settings.topic.clone(), queued: settings.queued })
+        let (topic, queued, poll) = (settings.topic.clone(), settings.queued, settings.poll);
+        Arc::new(Self { producer, inboxes, topic, queued, poll })
     }
 
     /// Records that have no report yet.
@@ -208,6 +226,9 @@ impl Deliveries {
             };
             sleep(pause).await;
             record = returned;
+        }
+        if let Some(poll) = self.poll {
+            self.producer.poll(poll);
         }
         match report {
             None => Outcome::Queued,

@@ -4,4 +4,5 @@ pub mod http;
 pub mod kafka;
 pub mod process;
 pub mod settings;
+pub mod statistics;
 pub mod tcp;

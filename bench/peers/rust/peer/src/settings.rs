@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::process;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Settings of the Kafka client that are not the promise's.
 #[derive(Clone, Copy)]
@@ -12,6 +14,8 @@ pub enum Profile {
     Default,
     /// Larger batches, a larger queue, and a shorter linger.
     Tuned,
+    /// As small batches as librdkafka made at first.
+    Old,
 }
 
 /// What an accept loop does about an error: the study asks what each is worth in a storm.
@@ -32,10 +36,14 @@ pub struct Settings {
     /// Whether the answer comes when the record is queued, and not when it is delivered.
     pub queued: bool,
     pub profile: Profile,
-    pub linger_ms: Option<u32>,
+    pub linger_ms: Option<f64>,
     pub batch_bytes: Option<u32>,
     pub threads: usize,
     pub accept_errors: AcceptErrors,
+    /// How long a server's own loop polls the producer after each record, and stands still meanwhile.
+    pub poll: Option<Duration>,
+    /// The file that librdkafka's statistics go to, a line each second.
+    pub statistics: Option<PathBuf>,
 }
 
 impl Settings {
@@ -73,7 +81,7 @@ fn read(
             .one_of("promise", &[("queued", true), ("delivered", false)])?
             .ok_or("--promise: is needed")?,
         profile: given
-            .one_of("profile", &[("default", Profile::Default), ("tuned", Profile::Tuned)])?
+            .one_of("profile", &[("default", Profile::Default), ("tuned", Profile::Tuned), ("old", Profile::Old)])?
             .unwrap_or(Profile::Default),
         linger_ms: given.parsed("linger-ms")?,
         batch_bytes: given.parsed("batch-bytes")?,
@@ -84,6 +92,8 @@ fn read(
                 &[("pause", AcceptErrors::Pause), ("retry", AcceptErrors::Retry), ("end", AcceptErrors::End)],
             )?
             .unwrap_or(accept_errors),
+        poll: given.parsed("poll-ms")?.map(Duration::from_millis),
+        statistics: given.parsed("statistics")?,
     };
     if settings.threads == 0 {
         return Err("--threads: at least 1".to_owned());

@@ -20,6 +20,7 @@ use peer::http::{CONTENT_BYTES, refusal};
 use peer::kafka::{Outcome, Room, config, is_full};
 use peer::process;
 use peer::settings::{AcceptErrors, Settings};
+use peer::statistics::Statistics;
 use rdkafka::producer::future_producer::{Delivery, OwnedDeliveryResult};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,7 +29,13 @@ use tokio::time::sleep;
 
 fn main() {
     let settings = Settings::parse(AcceptErrors::Pause);
-    let producer: FutureProducer = config(&settings).create().unwrap_or_else(|error| process::fail(&error));
+    if settings.poll.is_some() {
+        eprintln!("--poll-ms: a FutureProducer is polled by a thread of its own");
+        std::process::exit(2);
+    }
+    let producer: FutureProducer<Statistics> = config(&settings)
+        .create_with_context(Statistics::open(&settings))
+        .unwrap_or_else(|error| process::fail(&error));
     let (threads, accept_errors) = (settings.threads, settings.accept_errors);
     let application = Arc::new(Application {
         producer,
@@ -90,7 +97,7 @@ async fn converse(stream: TcpStream, application: Arc<Application>) {
 }
 
 struct Application {
-    producer: FutureProducer,
+    producer: FutureProducer<Statistics>,
     topic: String,
     queued: bool,
     /// Records whose reports nobody waits for, about in the order of their production: for the count at the end.
