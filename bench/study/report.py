@@ -62,7 +62,8 @@ def line(finding: Finding) -> str:
     match finding:
         case Rate():
             rate = f"{finding.per_second:,.0f} requests/s, p99 {finding.p99_us / 1000:.1f} ms"
-            return f"{rate}. {ran_out_of(finding)}"
+            # What is said of its own core and the other one is about a server that has one.
+            return f"{rate}. {ran_out_of(finding)}" if finding.case.pinned else rate
         case Hold():
             return f"held: {finding.held.per_second:,.0f} requests/s" if finding.held else "no rate held"
         case Recovery():

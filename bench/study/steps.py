@@ -98,6 +98,8 @@ def _rate(name: str, case: Case, number: int, pace: Pace, *, with_calls: bool = 
     seconds = max(pace.seconds, case.linger_ms / 125)
 
     def find(broker: Broker, where: Cores) -> list[Finding]:
+        if not case.pinned:
+            where = Cores(where.server | where.others, where.others)
         with open_system(SYSTEMS[name], case, broker, where) as serving:
             rate = closed_loop(serving, name, case, where, seconds)
             if with_calls:
