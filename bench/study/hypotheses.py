@@ -130,8 +130,8 @@ HYPOTHESES = (
         POLLED,
         (
             Prediction("one loop does nearly 1,000 a second, and never more", POLLED_ALONE, 800, 1000),
-            Prediction("which takes a core, since such a poll spins", POLLED_ALONE, 0.9, 1.1, metric=cores_used),
-            Prediction("two do at most twice as much, with what the load leaves", POLLED, 1.3, 2, POLLED_ALONE),
+            Prediction("which takes a core: such a poll spins", POLLED_ALONE, 0.9, 1.1, metric=cores_used),
+            Prediction("two do at most twice as much", POLLED, 1.3, 2, POLLED_ALONE),
             Prediction("eight connections do as much as 64", POLLED_8, 0.8, 1.25, POLLED),
             Prediction("a poll of no time does at least five times as much", POLLED_BY, 5, 1e9, POLLED),
         ),
