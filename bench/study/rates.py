@@ -117,7 +117,7 @@ def closed_loop(serving: Serving, system: str, case: Case, where: Cores, seconds
         wrk = ended(command, where.others, for_seconds + PATIENCE_SECONDS)
         return load.parse(wrk.output), wrk.seconds
 
-    put(WARM_SECONDS)
+    put(max(WARM_SECONDS, case.linger_ms / 500))  # an answer takes as long as that, or longer
     sockets = kernel.sockets()
     switches = kernel.switches(server.pid)
     pids = [server.pid, target.pid, *([] if wire is None else [wire])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,10 @@ ANSWER_SECONDS = 15.0
 WARM_SECONDS = 0.5
 FIRST_SHARE = 0.7
 """Of the rate in closed loop, where the search begins."""
-TRIES = 4
+TRIES = 8
+"""Of a long load, each of a lower rate than the one before: one that does not hold ends soon."""
+REST_SECONDS = 1.0
+"""Before each, for what the one before has left behind on its way to Kafka's disk."""
 
 
 class Steady(NamedTuple):
@@ -91,6 +95,7 @@ def hold(system: str, case: Case, steady: Load, closed_loop: float, durations: D
         return trial.holds(BOUND_US)
 
     def long(rate: float) -> bool:
+        time.sleep(REST_SECONDS)
         found = steady.put((rate, durations.hold), strict=True)
         (trial,) = found.trials
         if not trial.holds(BOUND_US):
