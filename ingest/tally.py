@@ -77,10 +77,12 @@ class Tally:
         body: dict[str, Any] = {"accepted": self.accepted, "failed": self._failed}
         if self._listed:
             body["results"] = [{called: number} | error_body(failure) for number, failure in self._listed]
+        unknown = self._first is not None and self._first.outcome is Outcome.UNKNOWN
         if error is None and self._failed and not self.accepted:
             error = self._first
+            if error is not None and unknown and error.status != 504:
+                error = DeliveryUnknown(error.message)
         if error is not None:
-            unknown = self._first is not None and self._first.outcome is Outcome.UNKNOWN
             if self.accepted or unknown:
                 # The error's own words are about the rest.
                 if error.status == 503:

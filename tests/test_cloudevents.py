@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.config import Compat, Config, Limits
+from ingest.errors import DeliveryFailed
 from ingest.formats.cloudevents import BATCH, STRUCTURED, CloudEvents
 from ingest.formats.seam import MOST_RECORDS, Batch, Bounds, Reader
 from ingest.http.engines import ENGINES
@@ -21,7 +22,7 @@ from ingest.intent import read_intent
 from ingest.records import Record
 from ingest.route import Route
 from ingest.routing import Match
-from ingest.testing import MemoryProducer, StallingProducer
+from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
 from tests.client import Answer, request
 from tests.exchange import open_exchanges
 
@@ -331,6 +332,14 @@ async def test_large_batch_is_answered_as_a_small_one_is() -> None:
     answer = await ask(batch(*events), producer)
     assert (answer.status, answer.json["accepted"], answer.json["failed"]) == (207, 2_000, 1_000)
     assert [each["item"] for each in answer.json["results"]] == list(range(1, 300, 3))
+
+
+async def test_batch_of_which_nothing_was_written_is_504_if_anything_may_have_been() -> None:
+    answer = await ask(batch(EVENT, {}), FailingProducer(DeliveryFailed("Kafka says something else")))
+    assert (answer.status, answer.json["error_code"], answer.json["outcome"]) == (504, 50003, "unknown")
+    assert answer.json["message"] == "Kafka says something else"
+    codes = [(each["item"], each["error_code"], each["outcome"]) for each in answer.json["results"]]
+    assert codes == [(1, 50002, "unknown"), (2, 42206, "not_written")]
 
 
 async def test_field_without_an_attributes_name_is_refused() -> None:

@@ -359,6 +359,29 @@ async def test_record_with_too_much_beside_it_fails_alone() -> None:
     assert [record.timestamp for record in producer.records] == [1]
 
 
+@pytest.mark.parametrize("make_protocol", ENGINES.values(), ids=ENGINES.keys())
+async def test_null_stands_for_no_headers(make_protocol: Callable[[], HTTPProtocol]) -> None:
+    record = {"headers": None, **value(1)}
+    producer = MemoryProducer()
+    async with open_exchanges(producer) as exchanges:
+        client = exchanges.connect(make_protocol=make_protocol)
+        assert (await client.ask(post(record))).json["error_code"] == 200
+        answer = await client.ask(post({"entries": [{"id": "a", **record}]}, target=BATCH))
+        assert answer.json["failures"] == []
+    assert producer.records == [Record("orders", b"1")] * 2
+
+
+async def test_id_of_an_object_in_a_stream_is_passed_over() -> None:
+    # Confluent's ProduceRequest, which a batch's entries share, has the property.
+    producer = MemoryProducer()
+    answer = await ask(
+        post({"id": "1", **value(1)}, {"id": 2, **value(2)}, {"id": None, **value(3)}), producer
+    )
+    assert [line["error_code"] for line in answer.lines] == [200, 200, 200]
+    assert all("id" not in line for line in answer.lines)
+    assert [record.value for record in producer.records] == [b"1", b"2", b"3"]
+
+
 @pytest.mark.parametrize("content", [b"[]", b" [ ] "])
 async def test_array_without_objects_is_as_no_content(content: bytes) -> None:
     answer = await ask(post(content))

@@ -18,6 +18,7 @@ from trio.testing import MockClock
 from ingest.budget import Hold
 from ingest.config import Config, Limits, Timeouts
 from ingest.errors import (
+    DeliveryFailed,
     DeliveryUnknown,
     Draining,
     IngestError,
@@ -53,6 +54,7 @@ class ChoosyProducer(MemoryProducer):
         "refused": RecordRefused("a broker refused the record"),
         "partition": UnknownPartition("there is no such partition"),
         "down": KafkaUnavailable("all brokers are down"),
+        "failed": DeliveryFailed("Kafka says something else"),
     }
 
     def _report(self, record: Record) -> DeliveryReport:
@@ -93,7 +95,17 @@ def line_of(result: dict[str, Any]) -> tuple[int, int, str]:
 # Answers ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("media_type", ["application/x-ndjson", "application/jsonl; charset=utf-8"])
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl; charset=utf-8",
+        "application/x-jsonl",
+        "application/jsonlines",
+        "application/x-jsonlines",
+    ],
+)
 async def test_each_line_becomes_a_record(media_type: str) -> None:
     producer = MemoryProducer()
     content = b'{"a":1}\r\n\n  \n[2]\n"no newline"'
@@ -186,6 +198,9 @@ async def test_at_most_100_failures_are_listed_and_the_rest_is_counted() -> None
         (["down", "refused"], 503, 50302),
         (["down", "refused", "unknown"], 504, 50003),
         (["unknown", "down"], 504, 50003),
+        (["failed"], 504, 50003),
+        (["refused", "failed", "down"], 504, 50003),
+        (["failed", "ok"], 207, None),
     ],
 )
 async def test_status_says_the_worst_of_a_failure_of_all_lines(

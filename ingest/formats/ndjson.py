@@ -17,7 +17,10 @@ from ingest.records import Alike, DeliveryReport, Receipt, Record
 from ingest.tally import Tally
 from ingest.turn import LINE_COST, PLAIN_LINE_COST
 
-NDJSON_TYPES = frozenset({"application/x-ndjson", "application/jsonl", "application/x-jsonlines"})
+NDJSON_TYPES = frozenset(
+    f"application/{name}" for name in ("ndjson", "x-ndjson", "jsonl", "x-jsonl", "jsonlines", "x-jsonlines")
+)
+"""None is registered; senders of lines use all of them."""
 
 COMMON_BYTES = 4_096
 """The most bytes of key and headers that every line gets: a short line must not become a long record."""

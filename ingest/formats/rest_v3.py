@@ -72,8 +72,9 @@ class _Data(Struct, forbid_unknown_fields=True, gc=False):
 class WrittenRecord(Struct, forbid_unknown_fields=True, gc=False):
     """One record as it is written."""
 
+    id: Raw = Raw(_NULL)  # of an entry of a batch; in a stream it is passed over
     partition_id: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
-    headers: list[_Header] = []
+    headers: list[_Header] | None = None
     key: _Data | None = None
     value: _Data | None = None
     timestamp: Annotated[datetime, Meta(tz=True)] | None = None
@@ -94,7 +95,7 @@ RECORD_SCHEMA: dict[str, Any] = {
     "properties": {
         "partition_id": {"type": ["integer", "null"], "maximum": (1 << 31) - 1},
         "headers": {
-            "type": "array",
+            "type": ["array", "null"],
             "maxItems": MOST_HEADERS,
             "items": {
                 "type": "object",
@@ -155,8 +156,9 @@ def read_record(item: WrittenRecord, intent: Intent, record_bytes: int) -> tuple
         raise UnknownPartition(f"there is no partition {partition}")
     key, key_said = _bytes(item.key, "key")
     value, value_said = _bytes(item.value, "value")
-    check_headers(len(item.headers))
-    headers = tuple((header.name, header.value) for header in item.headers)
+    given = item.headers or ()
+    check_headers(len(given))
+    headers = tuple((header.name, header.value) for header in given)
     timestamp = None
     if item.timestamp is not None:
         timestamp = (item.timestamp - _EPOCH) // timedelta(milliseconds=1)

@@ -28,15 +28,10 @@ from ingest.records import DeliveryReport, Receipt, Record
 ID_CHARACTERS = 80
 
 _JSON = (b"content-type", b"application/json")
-_NULL = b"null"
-
-
-class _Entry(WrittenRecord, forbid_unknown_fields=True, gc=False):
-    id: Raw = Raw(_NULL)
 
 
 class _Entries(Struct, forbid_unknown_fields=True):
-    entries: list[_Entry] | None = None
+    entries: list[WrittenRecord] | None = None
 
 
 class _Frame(Struct, forbid_unknown_fields=True):
@@ -45,7 +40,7 @@ class _Frame(Struct, forbid_unknown_fields=True):
 
 _encode = msgspec.json.Encoder().encode
 _read_entries = msgspec.json.Decoder(_Entries).decode
-_read_list = msgspec.json.Decoder(list[_Entry]).decode
+_read_list = msgspec.json.Decoder(list[WrittenRecord]).decode
 _read_frame = msgspec.json.Decoder(_Frame).decode
 _read_string = msgspec.json.Decoder(str | None).decode
 
@@ -134,7 +129,7 @@ class EntriesReader(ReaderInSteps):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid_object(error) from None
 
-    def _batch(self, entries: Sequence[_Entry]) -> Batch:
+    def _batch(self, entries: Sequence[WrittenRecord]) -> Batch:
         if len(self._ids) + len(entries) > MOST_RECORDS:
             raise TooLarge(f"more than {MOST_RECORDS} entries in one batch; send several")
         records: list[Record] = []
