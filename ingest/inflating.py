@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import trio
@@ -96,8 +96,10 @@ class Inflated:
         inflater.end()
         return made
 
-    async def receive(self, most: int = ASIDE_BYTES) -> bytes:
-        """The next piece of the content, of at most so many bytes; b"" at its end.
+    async def receive(
+        self, most: int = ASIDE_BYTES, begin: Callable[[], Awaitable[None]] | None = None
+    ) -> bytes:
+        """The next piece of the content, of at most so many bytes; b"" at its end.  `begin` is as there.
 
         Raises as `Exchange.receive` does, `BadRequest` for content that is not what its coding says,
         `TooLarge`, and `Overloaded` where there is no room for what inflating takes.
@@ -116,7 +118,7 @@ class Inflated:
                 self._inflater.end()
                 self._hold.release()
                 return b""
-            data = await self._exchange.receive(RECEIVE_BYTES)
+            data = await self._exchange.receive(RECEIVE_BYTES, begin)
             if self._check is not None:
                 self._check(self._exchange.content_bytes)
             self._ended = not data

@@ -21,6 +21,8 @@ INDEX, DOCUMENT = "/", "/openapi.json"
 TOPICS, TOPIC = "/topics", "/topics/{topic}"
 CLUSTERS, CLUSTER = "/v3/clusters", "/v3/clusters/{cluster}"
 CLUSTER_TOPICS, CLUSTER_TOPIC = f"{CLUSTER}/topics", f"{CLUSTER}/topics/{{topic}}"
+UNKNOWN_TOPIC_CODE = 40403
+"""What Confluent's server answers to a look-up of a topic that is not there: another than to writing to it."""
 BELOW = "/kafka"
 """Where the paths of v3 are served a second time, as Confluent's own server has them."""
 
@@ -135,7 +137,10 @@ class Lookups:
         topic = cluster.topics.get(name)
         if topic is None:
             await self._producer.cluster(doubted=True)
-            raise UnknownTopic(f"topic {name} does not exist in the Kafka cluster, or has just been made")
+            raise UnknownTopic(
+                f"topic {name} does not exist in the Kafka cluster, or has just been made",
+                error_code=UNKNOWN_TOPIC_CODE,
+            )
         return name, topic, cluster
 
     async def _find_cluster(self, asked: _Asked) -> Cluster:

@@ -141,6 +141,10 @@ def _look_up(path: str) -> dict[str, Any]:
     summary, schema = _LOOK_UPS[path.removeprefix(lookups.BELOW)]
     answers: dict[str, Any] = {"200": _answer(_JSON, schema)}
     _add_errors(answers, (*ANYWHERE, *LOOKING_UP))
+    missing = answers["404"]
+    missing["description"] = missing["description"].replace(
+        str(UnknownTopic.error_code), str(lookups.UNKNOWN_TOPIC_CODE)
+    )
     return {"operationId": _operation("get", path), "summary": summary, "responses": answers}
 
 

@@ -91,6 +91,7 @@ class Stream:
         self._batches = 0  # our part of streams.batches
         self._tally = Tally()
         self._started = False
+        self._begin = self._start if reader.each else None
 
     @property
     def accepted(self) -> int:
@@ -156,7 +157,7 @@ class Stream:
         if self._reader.idles:
             data = await self._receive_in_time(most)
         else:
-            data = await self._exchange.receive(most)
+            data = await self._exchange.receive(most, self._begin)
         self._due = max(self._due, self._exchange.received_at + self._patience)
         return data
 
@@ -168,7 +169,7 @@ class Stream:
             self._exchange.let_idle(min(left, self._timeouts.stream_idle_seconds))
         try:
             if left > 0:
-                return await self._exchange.receive(most)
+                return await self._exchange.receive(most, self._begin)
         except UploadTooSlow as error:
             if not idles:
                 raise

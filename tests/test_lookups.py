@@ -90,10 +90,10 @@ async def test_a_topic_has_its_partitions_and_its_limit() -> None:
 @pytest.mark.parametrize(
     ("target", "status", "code"),
     [
-        ("/topics/none", 404, 40401),
+        ("/topics/none", 404, 40403),
         ("/topics/__offsets", 403, 40301),
         ("/topics/a%20b", 400, 400),
-        ("/v3/clusters/c1/topics/none", 404, 40401),
+        ("/v3/clusters/c1/topics/none", 404, 40403),
         ("/v3/clusters/c2", 404, 404),
         ("/v3/clusters/c2/topics", 404, 404),
         ("/topics/orders/nothing", 404, 404),

@@ -156,6 +156,39 @@ async def test_media_type_says_how_keys_and_values_are_written(
     assert producer.records == [Record("orders", value, key)]
 
 
+@pytest.mark.parametrize("count", [1, 5_000])
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [("AP8", b"\x00\xff"), ("AP\r\n8=\n", b"\x00\xff"), ("A\tA", b"\x00"), (" ", b"")],
+)
+async def test_base64_may_have_no_padding_and_white_space(written: str, found: bytes, count: int) -> None:
+    item = {"key": "aw", "value": written, "headers": [{"key": "h", "value": written}, {"key": "n"}]}
+    producer = MemoryProducer()
+    answer = await ask(post(records(*[item] * count, {"value": "AP8="}), BINARY), producer)
+    assert answer.status == 200
+    headers = (("h", found), ("n", None))
+    assert producer.records == [
+        *[Record("orders", found, b"k", headers)] * count,
+        Record("orders", b"\x00\xff"),
+    ]
+    # The headers of JSON and text are in base64 too, and their keys and values are not.
+    for type_, value in ((JSON, json.dumps(written).encode()), (TEXT, written.encode())):
+        producer = MemoryProducer()
+        await ask(post(records(item), type_), producer)
+        assert (producer.records[0].value, producer.records[0].headers) == (value, headers)
+
+
+@pytest.mark.parametrize("count", [0, 5_000])
+async def test_base64_that_is_none_is_named_by_its_place(count: int) -> None:
+    many = [{"value": "AP8"}] * count
+    answer = await ask(post(records(*many, {"value": "AA"}, {"key": "AP8=="}), BINARY))
+    assert answer.json["message"] == f"Invalid base64 encoded string - at `$.records[{count + 1}].key`"
+    wrong = {"value": "AA", "headers": [{"key": "h"}, {"key": "h", "value": "*"}]}
+    answer = await ask(post(records(*many, wrong), BINARY))
+    place = f"`$.records[{count}].headers[1].value`"
+    assert answer.json["message"] == f"Invalid base64 encoded string - at {place}"
+
+
 async def test_path_can_name_the_partition() -> None:
     producer = MemoryProducer()
     answer = await ask(post(records({"value": 1}), target="/topics/orders/partitions/7"), producer)
@@ -219,8 +252,15 @@ async def test_paths_can_be_left_out() -> None:
         pytest.param(post({"records": [1]}), (400, 400, 400), id="record that is no object"),
         pytest.param(post(records({"value": 1, "partition": "1"})), (400, 400, 400), id="wrong type"),
         pytest.param(post(records({"value": 1}), TEXT), (400, 400, 400), id="no string"),
-        pytest.param(post(records({"value": "AP8"}), BINARY), (400, 400, 422), id="bad base64"),
+        pytest.param(post(records({"value": "AP8=="}), BINARY), (400, 400, 422), id="bad base64"),
         pytest.param(post(records({"value": "é"}), BINARY), (400, 400, 422), id="no base64"),
+        pytest.param(post(records({"value": "a"}), BINARY), (400, 400, 422), id="one digit of base64"),
+        pytest.param(
+            post(records({"value": 1, "headers": [{"key": "h", "value": "?"}]})), (400, 400, 422), id="header"
+        ),
+        pytest.param(
+            post(b'{"records":[{"value":"AP8"}],"records":null}', BINARY), (422, 422, 422), id="then null"
+        ),
         pytest.param(post(records({"value": 1, "vlue": 1})), (422, 422, 400), id="unknown field"),
         pytest.param(post({"records": [{"value": 1}], "x": 1}), (422, 422, 400), id="unknown field outside"),
         pytest.param(post(records()), (422, 422, 422), id="no records"),
@@ -274,7 +314,7 @@ async def test_other_methods_are_refused() -> None:
                 {
                     "partition": None,
                     "offset": None,
-                    "error_code": 50002,
+                    "error_code": 50003,
                     "error": "there is no such partition",
                 },
             ],
@@ -309,6 +349,15 @@ async def test_failed_records_have_their_place_in_the_answer(
     assert answer.fields["content-type"] == expected
 
 
+@pytest.mark.parametrize("type_", [BINARY, TEXT, "application/json", "application/octet-stream", None])
+async def test_karapaces_answers_have_one_media_type(type_: str | None) -> None:
+    producer = ChoosyProducer()
+    for value in ("AP8=", "é"):  # the second fails as base64, and the whole with it
+        answer = await ask(post(records({"value": value}), type_), producer, dialect("karapace"))
+        json_type = JSON if answer.status == 200 else "application/json"
+        assert answer.fields["content-type"] == json_type
+
+
 @pytest.mark.parametrize(
     ("names", "status"),
     [
@@ -332,6 +381,27 @@ async def test_if_all_failed_the_status_is_a_failures_own(
     assert strict.content == answer.content
 
 
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("name", DIALECTS)
+async def test_partition_of_the_path_that_the_topic_lacks_refuses_the_whole_but_for_strimzi(
+    name: Dialect, strict: bool
+) -> None:
+    producer = FailingProducer(UnknownPartition("the topic has no such partition"))
+    config = dialect(name, v2_strict_200=strict)
+    there = {"value": 1}
+    answer = await ask(post(records(there, there), target="/topics/orders/partitions/7"), producer, config)
+    if name == "strimzi":
+        assert answer.status == (200 if strict else 404)
+        assert [item["error_code"] for item in answer.json["offsets"]] == [404, 404]
+    else:
+        assert (answer.status, answer.json["error_code"]) == (404, 40402)
+        assert answer.json["message"] == "the topic has no such partition"
+        assert answer.fields["content-type"] == "application/json"
+    # A record's own partition is that record's failure.
+    own = records(there | {"partition": 7}, there | {"partition": 8})
+    assert len((await ask(post(own), producer, config)).json["offsets"]) == 2
+
+
 @pytest.mark.parametrize("name", DIALECTS)
 async def test_unknown_topic_is_the_failure_of_each_record_but_for_karapace(name: Dialect) -> None:
     answer = await ask(post(records({"value": 1}, {"value": 2})), MemoryProducer(topics=["t"]), dialect(name))
@@ -339,7 +409,8 @@ async def test_unknown_topic_is_the_failure_of_each_record_but_for_karapace(name
     if name == "karapace":
         assert answer.json["error_code"] == 40401
     else:
-        assert len(answer.json["offsets"]) == 2
+        code = 50003 if name == "confluent" else 404
+        assert [item["error_code"] for item in answer.json["offsets"]] == [code, code]
 
 
 async def test_record_that_is_too_large_fails_alone() -> None:

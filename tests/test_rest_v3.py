@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -150,6 +151,68 @@ async def test_each_record_is_answered_before_the_next_is_sent(
         assert await client.chunk() == b""
         # and the connection goes on
         assert (await client.ask(post(value(1)))).json["offset"] == 20
+
+
+@pytest.mark.parametrize("make_protocol", ENGINES.values(), ids=ENGINES.keys())
+async def test_answer_begins_before_anything_is_sent(make_protocol: Callable[[], HTTPProtocol]) -> None:
+    # A client may not send anything before it has the head of the answer.
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        client = exchanges.connect(make_protocol=make_protocol)
+        await client.send(OPEN)
+        status, fields = await client.head()
+        assert (status, fields["content-type"]) == (200, "application/json")
+        await client.send(chunk(json.dumps(value(1)).encode()))
+        assert json.loads(await client.chunk())["offset"] == 0
+        await client.send(chunk(b""))
+        assert await client.chunk() == b""
+        # What ends without any record says so in a report, and the connection goes on.
+        await client.send(OPEN)
+        assert (await client.head())[0] == 200
+        await client.send(chunk(b"\n") + chunk(b""))
+        assert json.loads(await client.chunk())["error_code"] == 422
+        assert await client.chunk() == b""
+        assert (await client.ask(post(value(1)))).json["offset"] == 1
+
+
+@pytest.mark.parametrize("make_protocol", ENGINES.values(), ids=ENGINES.keys())
+async def test_client_that_waits_for_100_has_it_before_the_answer_begins(
+    make_protocol: Callable[[], HTTPProtocol],
+) -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        client = exchanges.connect(make_protocol=make_protocol)
+        await client.send(request(f"POST {RECORDS}", JSON, CHUNKED, "Expect: 100-continue"))
+        assert (await client.answer()).status == 100
+        assert (await client.head())[0] == 200
+        await client.send(chunk(json.dumps(value(1)).encode()) + chunk(b""))
+        assert json.loads(await client.chunk())["offset"] == 0
+
+
+@pytest.mark.parametrize("fields", [(CHUNKED,), (CHUNKED, "Expect: 100-continue")])
+async def test_what_the_head_shows_to_be_wrong_has_its_status_before_anything_is_sent(
+    fields: tuple[str, ...],
+) -> None:
+    async with open_exchanges(MemoryProducer(topics=["orders"])) as exchanges:
+        missing = RECORDS.replace("orders", "missing")
+        assert (await exchanges.ask(request(f"POST {missing}", JSON, *fields))).status == 404
+        answer = await exchanges.ask(request(f"POST {RECORDS}", "Content-Type: text/plain", *fields))
+        assert answer.status == 415
+
+
+async def test_content_of_known_length_that_has_no_record_has_a_status_of_its_own() -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        client = exchanges.connect()
+        await client.send(request(f"POST {RECORDS}", JSON, "Content-Length: 2"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await client.ask(b"[]")).status == 422
+
+
+async def test_compressed_stream_begins_as_early() -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        client = exchanges.connect()
+        await client.send(request(f"POST {RECORDS}", JSON, CHUNKED, "Content-Encoding: gzip"))
+        assert (await client.head())[0] == 200
+        await client.send(chunk(gzip.compress(json.dumps(value(1)).encode())) + chunk(b""))
+        assert json.loads(await client.chunk())["offset"] == 0
 
 
 async def test_answer_begins_before_there_is_a_report() -> None:
@@ -371,6 +434,34 @@ async def test_null_stands_for_no_headers(make_protocol: Callable[[], HTTPProtoc
     assert producer.records == [Record("orders", b"1")] * 2
 
 
+async def test_base64_may_have_no_padding_and_white_space() -> None:
+    good = {
+        "key": {"data": "aw"},
+        "value": {"type": "BINARY", "data": "AP\r\n8="},
+        "headers": [{"name": "h", "value": " AP8"}, {"name": "n"}],
+    }
+    bad_header: dict[str, Any] = good | {"headers": [{"name": "n"}, {"name": "h", "value": "AP8=="}]}
+    bad_value = good | {"value": {"data": "a"}}
+    record = Record("orders", b"\x00\xff", b"k", (("h", b"\x00\xff"), ("n", None)))
+    producer = MemoryProducer()
+    written, *refused = (await ask(post(good, bad_header, bad_value), producer)).lines
+    assert written["value"] == {"type": "BINARY", "size": 2}
+    assert [line["message"] for line in refused] == [
+        "Invalid base64 encoded string - at `$.headers[1].value`",
+        "value.data of type BINARY: Invalid base64 encoded string",
+    ]
+    assert producer.records == [record]
+    for count in (1, 3_000):
+        entries = [{"id": str(number), **good} for number in range(count)]
+        producer = MemoryProducer()
+        answer = await ask(post({"entries": [*entries, {"id": "bad", **bad_value}]}, target=BATCH), producer)
+        assert [failure["id"] for failure in answer.json["failures"]] == ["bad"]
+        assert producer.records == [record] * count
+        answer = await ask(post({"entries": [*entries, {"id": "bad", **bad_header}]}, target=BATCH))
+        assert answer.status == 400
+        assert "Invalid base64 encoded string - at `$" in answer.json["message"]
+
+
 async def test_id_of_an_object_in_a_stream_is_passed_over() -> None:
     # Confluent's ProduceRequest, which a batch's entries share, has the property.
     producer = MemoryProducer()
@@ -556,6 +647,7 @@ async def test_batch_is_answered_by_the_entries_ids() -> None:
         ({"entries": [value(1) | {"id": "1"}, value(1) | {"id": "1"}]}, 422, 42208),
         ({"entries": [value(1) | {"id": "1", "x": 1}]}, 400, 400),
         ({"entries": 1}, 400, 400),
+        (b'{"entries":[{"id":"1","headers":[{"name":"h","value":"AA"}]}],"entries":null}', 422, 42208),
         (b'{"entries":[', 400, 400),
         (b'{"entries":[{"id":"1","value":{"data":"\xff"}}]}', 400, 400),
         (b"", 400, 400),

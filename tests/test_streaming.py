@@ -358,6 +358,15 @@ async def test_client_can_wait_for_a_lines_result_before_it_sends_the_next() -> 
         assert (await client.ask(post(b"1"))).status == 200
 
 
+async def test_answer_with_results_begins_before_any_line_is_sent() -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        client = exchanges.connect()
+        await client.send(OPEN_OFFSETS)
+        assert (await client.head())[0] == 200
+        await client.send(chunk(b"1\n") + chunk(b""))
+        assert json.loads(await client.chunk()) == {"line": 1, "partition": 0, "offset": 0}
+
+
 async def test_http_1_0_client_reads_offsets_to_the_end_of_the_connection() -> None:
     async with open_exchanges(MemoryProducer()) as exchanges:
         asked = request("POST /?offsets=true", LINES, content=b"1\n2\n", version="1.0")

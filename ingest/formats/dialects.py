@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from ingest.errors import DeliveryUnknown, IngestError, Outcome
+from ingest.errors import DeliveryUnknown, IngestError, Outcome, UnknownPartition, UnknownTopic
 from ingest.records import DeliveryReport, Receipt
 from ingest.route import Dialect
 
@@ -24,7 +24,9 @@ def _confluent(report: DeliveryReport | None) -> bytes:
         )
     if report is None:
         return b'{"partition":null,"offset":null,"error_code":null,"error":null}'
-    code = 50003 if report.retriable else 50002
+    # What Java's clients take for retriable: UnknownTopicOrPartitionException is, too.
+    again = report.retriable or isinstance(report, UnknownTopic | UnknownPartition)
+    code = 50003 if again else 50002
     return b'{"partition":null,"offset":null,"error_code":%d,"error":%b}' % (code, _encode(report.message))
 
 

@@ -19,10 +19,12 @@ from ingest.errors import (
     BadRequest,
     IngestError,
     TooLarge,
+    UnknownPartition,
     Unprocessable,
     UnsupportedMediaType,
     shown,
 )
+from ingest.formats.base64 import REFUSED, B, from_base64, read_leniently
 from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, find_array, most_bytes
 from ingest.formats.dialects import WRITERS, spokesman
 from ingest.formats.keys import json_fault
@@ -44,6 +46,8 @@ from ingest.route import Dialect
 
 PATHS = ("/topics/{topic}", "/topics/{topic}/partitions/{partition}")
 ANSWER_TYPE = "application/vnd.kafka.v2+json"
+KARAPACE_TYPE = "application/vnd.kafka.json.v2+json"
+"""What all of Karapace's answers have, whatever the request has."""
 
 _MEDIA_TYPE = re.compile(r"application/vnd\.kafka(?:\.(json|binary|text))?(?:\.v[12])?\+json")
 _BINARY = frozenset({"", "application/json", "application/octet-stream"})
@@ -54,19 +58,19 @@ _NULL = b"null"
 T = TypeVar("T")
 
 
-class _Header(Struct, forbid_unknown_fields=True, gc=False):
+class _Header(Struct, Generic[B], forbid_unknown_fields=True, gc=False):
     key: str
-    value: bytes | None = None
+    value: B | None = None
 
 
-class _Item(Struct, Generic[T], forbid_unknown_fields=True, gc=False):
+class _Item(Struct, Generic[T, B], forbid_unknown_fields=True, gc=False):
     """One record as it is written in an envelope."""
 
     value: T = None  # type: ignore[assignment]  # T is one that may be None, or Raw, of which this is no value
     key: T = None  # type: ignore[assignment]
     partition: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
     timestamp: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
-    headers: list[_Header] | None = None
+    headers: list[_Header[B]] | None = None
 
 
 class _Envelope(Struct, Generic[T], forbid_unknown_fields=True):
@@ -100,8 +104,34 @@ class _Kind:
 
     def __init__(self, type_: Any, write: Callable[[Any], bytes | None]) -> None:
         self.write = write
-        self.whole = msgspec.json.Decoder(_Envelope[list[_Item[type_]] | None]).decode
-        self.items = msgspec.json.Decoder(list[_Item[type_]]).decode
+        self._encoded = write is _as_bytes
+        loose = str | None if self._encoded else type_
+        self._whole = msgspec.json.Decoder(_Envelope[list[_Item[type_, bytes]] | None]).decode
+        self._items = msgspec.json.Decoder(list[_Item[type_, bytes]]).decode
+        self._loose_whole = msgspec.json.Decoder(_Envelope[list[_Item[loose, str]] | None]).decode
+        self._loose_items = msgspec.json.Decoder(list[_Item[loose, str]]).decode
+
+    def whole(self, content: bytes) -> Any:
+        """An envelope."""
+        return read_leniently(content, self._whole, self._loose_whole, self._decode_whole)
+
+    def items(self, text: bytes) -> Any:
+        """An array of records."""
+        return read_leniently(text, self._items, self._loose_items, self._decode)
+
+    def _decode_whole(self, envelope: Any) -> Any:
+        self._decode(envelope.records, "$.records")
+        return envelope
+
+    def _decode(self, items: Any, where: str = "$") -> Any:
+        """Decode what is in base64, in its place."""
+        for number, item in enumerate(items or ()):
+            if self._encoded:
+                item.key = from_base64(item.key, f"{where}[{number}].key")
+                item.value = from_base64(item.value, f"{where}[{number}].value")
+            for place, header in enumerate(item.headers or ()):
+                header.value = from_base64(header.value, f"{where}[{number}].headers[{place}].value")
+        return items
 
 
 _KINDS = {
@@ -162,12 +192,11 @@ class RestV2(Format):
     key_fields = False
     dialects = True
     media_types: ClassVar[Mapping[str, Any]] = _MEDIA_TYPES
-    # If every record failed, the status is a failure's own, with the same content; Karapace's answers have
-    # the type of the request.
+    # If every record failed, the status is a failure's own, with the same content.
     answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {
         **dict.fromkeys(
             (200, 202, 400, 403, 404, 413, 422, 500, 503, 504),
-            dict.fromkeys((ANSWER_TYPE, *_MEDIA_TYPES), _ANSWER_SCHEMA),  # nobody changes it
+            dict.fromkeys((ANSWER_TYPE, KARAPACE_TYPE), _ANSWER_SCHEMA),  # nobody changes it
         ),
         204: {},
     }
@@ -288,15 +317,15 @@ class EnvelopeReader(ReaderInSteps):
             message = _INDEX.sub(lambda match: f"`$.records[{int(match[1]) + before}]", message)
         if "unknown field" in message:
             return BadRequest(message) if self._dialect == "strimzi" else Unprocessable(message)
-        if "base64" in message and self._dialect == "strimzi":
+        if REFUSED in message and self._dialect == "strimzi":
             return Unprocessable(message)
         return BadRequest(message)
 
-    def _batch(self, items: Sequence[_Item[Any]], first: int) -> Batch:
+    def _batch(self, items: Sequence[_Item[Any, bytes]], first: int) -> Batch:
         _check_count(len(items))
         return self._plain_batch(items, first) or self._special_batch(items, first)
 
-    def _plain_batch(self, items: Sequence[_Item[Any]], first: int) -> Batch | None:
+    def _plain_batch(self, items: Sequence[_Item[Any, bytes]], first: int) -> Batch | None:
         """Records of which nothing but the value is given, in less time; None where there are others."""
         for item in items:
             if (
@@ -323,7 +352,7 @@ class EnvelopeReader(ReaderInSteps):
         cost = sum(map(len, values)) + len(values) * intent.like_cost
         return Batch(Alike(intent.like, values, longest=longest), numbers, (), cost)
 
-    def _special_batch(self, items: Sequence[_Item[Any]], first: int) -> Batch:
+    def _special_batch(self, items: Sequence[_Item[Any, bytes]], first: int) -> Batch:
         topic, fixed, write = self.intent.like.topic, self.intent.like.partition, self._kind.write
         most = self.bounds.record_bytes
         records: list[Record] = []
@@ -372,9 +401,13 @@ class EnvelopeReader(ReaderInSteps):
             return
         schemas = b"" if dialect == "strimzi" else b',"key_schema_id":null,"value_schema_id":null'
         content = b'{"offsets":[%b]%b}\n' % (b",".join(items), schemas)
-        type_ = self.intent.media_type if dialect == "karapace" else ""
-        fields = ((b"content-type", (type_ or ANSWER_TYPE).encode()),)
-        if len(failures) == len(reports) and not self._strict_200:
+        type_ = KARAPACE_TYPE if dialect == "karapace" else ANSWER_TYPE
+        fields = ((b"content-type", type_.encode()),)
+        none = len(failures) == len(reports)
+        if none and dialect != "strimzi" and self._lacks_partition(failures):
+            yield error_response(failures[0])
+            return
+        if none and not self._strict_200:
             speaks = spokesman(failures)
             # With the fields of an error, such as Retry-After, but for its type.
             others = tuple(field for field in error_response(speaks).fields if field[0] != b"content-type")
@@ -384,6 +417,11 @@ class EnvelopeReader(ReaderInSteps):
         if failures and dialect == "karapace":
             status = 422
         yield Response(status, fields, content)
+
+    def _lacks_partition(self, failures: Sequence[IngestError]) -> bool:
+        """Whether the topic lacks the partition that the path names, which refuses the whole request."""
+        named = self.intent.like.partition is not None
+        return named and all(isinstance(failure, UnknownPartition) for failure in failures)
 
 
 def _check_count(count: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Generic
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -18,6 +18,7 @@ from ingest.errors import (
     UnsupportedMediaType,
     shown,
 )
+from ingest.formats.base64 import B, from_base64, read_leniently
 from ingest.formats.cutting import Cutter, most_bytes
 from ingest.formats.keys import json_fault
 from ingest.formats.plain import MOST_HEADERS, check_headers, check_size
@@ -46,9 +47,9 @@ _LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _NULL = b"null"
 
 
-class _Header(Struct, forbid_unknown_fields=True, gc=False):
+class _Header(Struct, Generic[B], forbid_unknown_fields=True, gc=False):
     name: str
-    value: bytes | None = None
+    value: B | None = None
 
 
 class _Data(Struct, forbid_unknown_fields=True, gc=False):
@@ -69,19 +70,20 @@ class _Data(Struct, forbid_unknown_fields=True, gc=False):
         return any(bytes(each) != _NULL for each in named)
 
 
-class WrittenRecord(Struct, forbid_unknown_fields=True, gc=False):
+class WrittenRecord(Struct, Generic[B], forbid_unknown_fields=True, gc=False):
     """One record as it is written."""
 
     id: Raw = Raw(_NULL)  # of an entry of a batch; in a stream it is passed over
     partition_id: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
-    headers: list[_Header] | None = None
+    headers: list[_Header[B]] | None = None
     key: _Data | None = None
     value: _Data | None = None
     timestamp: Annotated[datetime, Meta(tz=True)] | None = None
 
 
 _encode = msgspec.json.Encoder().encode
-_read_object = msgspec.json.Decoder(WrittenRecord).decode
+_read_object = msgspec.json.Decoder(WrittenRecord[bytes]).decode
+_read_loose_object = msgspec.json.Decoder(WrittenRecord[str]).decode
 _read_base64 = msgspec.json.Decoder(bytes | None).decode
 _read_string = msgspec.json.Decoder(str | None).decode
 
@@ -142,7 +144,14 @@ class RestV3(V3):
         return ObjectReader(intent, bounds)
 
 
-def read_record(item: WrittenRecord, intent: Intent, record_bytes: int) -> tuple[Record, bytes]:
+def decode_headers(record: Any, where: str = "$") -> Any:
+    """Decode what is in base64, in its place.  Raises `msgspec.ValidationError`."""
+    for number, header in enumerate(record.headers or ()):
+        header.value = from_base64(header.value, f"{where}.headers[{number}].value")
+    return record
+
+
+def read_record(item: WrittenRecord[bytes], intent: Intent, record_bytes: int) -> tuple[Record, bytes]:
     """The record of an object, and the end of its report.
 
     Raises `BadRequest`, `UnknownPartition` and `TooLarge`.
@@ -186,7 +195,7 @@ def _bytes(written: _Data | None, name: str) -> tuple[bytes | None, bytes]:
         if kind == "JSON":
             found = None if data == _NULL else data  # byte for byte
         elif kind == "BINARY":
-            found = _read_base64(data)
+            found = read_leniently(data, _read_base64, _read_string, from_base64)
         elif kind == "STRING":
             text = _read_string(data)
             found = None if text is None else text.encode()
@@ -272,7 +281,8 @@ class ObjectReader(StreamReader):
                 self._number += 1
                 try:
                     text.decode()
-                    record, said = read_record(_read_object(text), self._intent, self._record_bytes)
+                    item = read_leniently(text, _read_object, _read_loose_object, decode_headers)
+                    record, said = read_record(item, self._intent, self._record_bytes)
                 except msgspec.ValidationError as wrong:
                     failures.append((self._number, invalid_object(wrong)))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 
 import msgspec
 from msgspec import Raw, Struct
 
 from ingest.answers import error_body
 from ingest.errors import BadRequest, IngestError, TooLarge, Unprocessable
+from ingest.formats.base64 import B, read_leniently
 from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, find_array, most_bytes
 from ingest.formats.rest_v3 import (
     PATHS,
     RECORD_SCHEMA,
     V3,
     WrittenRecord,
+    decode_headers,
     invalid_object,
     read_record,
     report_begin,
@@ -30,8 +32,8 @@ ID_CHARACTERS = 80
 _JSON = (b"content-type", b"application/json")
 
 
-class _Entries(Struct, forbid_unknown_fields=True):
-    entries: list[WrittenRecord] | None = None
+class _Entries(Struct, Generic[B], forbid_unknown_fields=True):
+    entries: list[WrittenRecord[B]] | None = None
 
 
 class _Frame(Struct, forbid_unknown_fields=True):
@@ -39,8 +41,10 @@ class _Frame(Struct, forbid_unknown_fields=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_read_entries = msgspec.json.Decoder(_Entries).decode
-_read_list = msgspec.json.Decoder(list[WrittenRecord]).decode
+_read_entries = msgspec.json.Decoder(_Entries[bytes]).decode
+_read_loose_entries = msgspec.json.Decoder(_Entries[str]).decode
+_read_list = msgspec.json.Decoder(list[WrittenRecord[bytes]]).decode
+_read_loose_list = msgspec.json.Decoder(list[WrittenRecord[str]]).decode
 _read_frame = msgspec.json.Decoder(_Frame).decode
 _read_string = msgspec.json.Decoder(str | None).decode
 
@@ -102,7 +106,7 @@ class EntriesReader(ReaderInSteps):
         """Their records."""
         try:
             content.decode()
-            entries = _read_entries(content).entries
+            entries = read_leniently(content, _read_entries, _read_loose_entries, _decode_entries).entries
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid_object(error) from None
         if not entries:
@@ -119,7 +123,7 @@ class EntriesReader(ReaderInSteps):
             for objects in steps:
                 text = b"[" + b",".join(objects) + b"]"
                 text.decode()
-                yield self._batch(_read_list(text))
+                yield self._batch(read_leniently(text, _read_list, _read_loose_list, _decode_list))
             if not self._ids:
                 raise _no_entries()
             frame = steps.frame()
@@ -129,7 +133,7 @@ class EntriesReader(ReaderInSteps):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid_object(error) from None
 
-    def _batch(self, entries: Sequence[WrittenRecord]) -> Batch:
+    def _batch(self, entries: Sequence[WrittenRecord[bytes]]) -> Batch:
         if len(self._ids) + len(entries) > MOST_RECORDS:
             raise TooLarge(f"more than {MOST_RECORDS} entries in one batch; send several")
         records: list[Record] = []
@@ -169,6 +173,17 @@ class EntriesReader(ReaderInSteps):
                 yield None
         lists = b",".join(successes), b",".join(failures)
         yield Response(207, (_JSON,), b'{"successes":[%b],"failures":[%b]}\n' % lists)
+
+
+def _decode_entries(entries: Any) -> Any:
+    _decode_list(entries.entries, "$.entries")
+    return entries
+
+
+def _decode_list(entries: Any, where: str = "$") -> Any:
+    for number, entry in enumerate(entries or ()):
+        decode_headers(entry, f"{where}[{number}]")
+    return entries
 
 
 def _string(text: bytes) -> str | None:

@@ -188,7 +188,10 @@ class StreamReader(abc.ABC):
         """What the end of the content completes; raises as `feed` does."""
 
     def begins(self, data: bytes) -> bool:
-        """Whether `data` is a reason to begin the answer, where it has each result, before there is one."""
+        """Whether `data` is a reason to begin the answer, where it has each result, before there is one.
+
+        It begins before content of unknown length is waited for, too.
+        """
         return False
 
     def results(self, batch: Batch, reports: Sequence[DeliveryReport]) -> bytes:

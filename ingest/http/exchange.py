@@ -135,8 +135,13 @@ class Exchange:
         size = self.request.head_bytes
         return size if size > UNPAID_BYTES else 0
 
-    async def receive(self, most: int = RECEIVE_BYTES) -> bytes:
+    async def receive(
+        self, most: int = RECEIVE_BYTES, begin: Callable[[], Awaitable[None]] | None = None
+    ) -> bytes:
         """The next piece of the request's content, b"" at its end; `most` bytes are read for it at once.
+
+        `begin` is called before content of unknown length is waited for: its client may wait for the answer
+        to begin before it sends any.
 
         Sends 100 (Continue) first where the client waits for it.  Raises `BadFraming` where the stream
         makes no sense, `UploadTooSlow` below the least rate, `Overloaded` where trailers, or what has
@@ -165,6 +170,8 @@ class Exchange:
                 self._hold_waiting(None)  # of later requests, while this one is answered
                 return b""
             self._hold_waiting(None)  # of trailers; its content already counts as its client's
+            if begin is not None and self.request.content_length is None:
+                await begin()
             self._protocol.receive_data(await self._receive_more(most))
             event = self._protocol.next_event()
 
