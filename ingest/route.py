@@ -41,8 +41,8 @@ class Route(Section, frozen=True):
     """The JSON field that becomes the key where the request does not say: `user.id`, 8 names and 256 bytes
     at most.  Not for the REST Proxy's formats."""
     v2_dialect: Dialect | None = None
-    """Whose answers REST Proxy v2 gives here; unset, those of `compat.v2_dialect`.
-    Not for another format."""
+    """Whose answers REST Proxy v2 gives here; unset, those of `compat.v2_dialect`.  A route is one of its two
+    paths, and both need it.  Not for another format."""
     promise: Literal["delivered", "queued"] = "delivered"
     """What a 2xx promises: `delivered`, Kafka has it; `queued`, this process has it in memory.
     Not for `rest_v3` and `rest_v3_batch`, which always wait for Kafka."""
