@@ -22,7 +22,7 @@ TOPICS, TOPIC = "/topics", "/topics/{topic}"
 CLUSTERS, CLUSTER = "/v3/clusters", "/v3/clusters/{cluster}"
 CLUSTER_TOPICS, CLUSTER_TOPIC = f"{CLUSTER}/topics", f"{CLUSTER}/topics/{{topic}}"
 UNKNOWN_TOPIC_CODE = 40403
-"""What Confluent's server answers to a look-up of a topic that is not there: another than to writing to it."""
+"""What Confluent's server answers to the look-up of a topic that is not there; to writing to it, another."""
 BELOW = "/kafka"
 """Where the paths of v3 are served a second time, as Confluent's own server has them."""
 

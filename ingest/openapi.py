@@ -38,7 +38,7 @@ from ingest.errors import (
 )
 from ingest.formats.seam import Format
 from ingest.http.codings import CODINGS
-from ingest.route import Route
+from ingest.route import Dialect, Route
 
 ANYWHERE: tuple[type[IngestError], ...] = (
     BadFraming, BadRequest, NotFound, MethodNotAllowed, UploadTooSlow, LengthRequired, TooLarge,
@@ -68,7 +68,8 @@ def document(config: Config, routes: Iterable[Route], formats: Sequence[Format],
     for path in lookups.served(config):
         paths[path] = {"get": _look_up(path)}
     for route in routes:
-        paths.setdefault(route.path, {}).update(_writes(route, formats))
+        dialect = route.v2_dialect or config.compat.v2_dialect
+        paths.setdefault(route.path, {}).update(_writes(route, formats, dialect))
     for path, item in paths.items():
         names = [name for name in _PARAMETERS if f"{{{name}}}" in path]
         if names:
@@ -98,7 +99,7 @@ def every_error(base: type[IngestError] = IngestError) -> list[type[IngestError]
 # What is written down of each request --------------------------------------------------------------------
 
 
-def _writes(route: Route, formats: Sequence[Format]) -> dict[str, Any]:
+def _writes(route: Route, formats: Sequence[Format], dialect: Dialect) -> dict[str, Any]:
     if route.format is None:
         # Every format that asks for a request by its head; one with paths of its own has those alone, unless
         # it has media types.
@@ -108,6 +109,9 @@ def _writes(route: Route, formats: Sequence[Format]) -> dict[str, Any]:
     content = {name: {"schema": schema} for each in asked for name, schema in each.media_types.items()}
     if not content or route.format is None:
         content.setdefault(_ANYTHING, {"schema": {}})
+    body: dict[str, Any] = {"content": content}
+    if also := " ".join(each.also for each in asked if each.also):
+        body["description"] = also
     answers: dict[str, Any] = {}
     for each in asked:
         for status, described in each.answers.items():
@@ -116,8 +120,8 @@ def _writes(route: Route, formats: Sequence[Format]) -> dict[str, Any]:
     post = {
         "operationId": _operation("write", route.path),
         "summary": f"Writes to {route.topic or 'the topic in the path'}",
-        "parameters": [] if route.format is not None else [*_QUERY, *_FIELDS],
-        "requestBody": {"content": content},
+        "parameters": _parameters(route, asked, dialect),
+        "requestBody": body,
         "responses": answers,
     }
     if route.format is not None:
@@ -131,10 +135,27 @@ def _writes(route: Route, formats: Sequence[Format]) -> dict[str, Any]:
         "delete": {
             "operationId": _operation("delete", route.path),
             "summary": "Writes a tombstone: a record with this key and no value",
-            "parameters": [key, *_FIELDS],
+            "parameters": [key, *_FIELDS, *_prefer(route)],
             "responses": deleted,
         },
     }
+
+
+def _parameters(route: Route, asked: Sequence[Format], dialect: Dialect) -> list[dict[str, Any]]:
+    """What may stand beside the content of a POST."""
+    named = [_KEPT_CODING if route.content_coding == "keep" else _CODING]
+    if route.format is None:
+        return [*_QUERY, *_FIELDS, *_prefer(route), *named]
+    if any(each.queues for each in asked):
+        named += _prefer(route)
+    if route.respond_async and dialect == "strimzi" and any(each.dialects for each in asked):
+        named.append(_ASYNC)
+    return named
+
+
+def _prefer(route: Route) -> list[dict[str, Any]]:
+    text = "return=minimal, but for envelopes" + (", respond-async" if route.respond_async else "")
+    return [_parameter("header", "Prefer", text, type="string")]
 
 
 def _look_up(path: str) -> dict[str, Any]:
@@ -213,9 +234,10 @@ _QUERY = [
 _FIELDS = [
     _parameter("header", "Kafka-Partition", "The partition", type="integer", minimum=0, maximum=2147483647),
     _parameter("header", "Kafka-Timestamp", "Milliseconds since 1970", type="integer", minimum=1),
-    _parameter("header", "Prefer", "return=minimal, respond-async", type="string"),
-    _parameter("header", "Content-Encoding", "A coding of the content", enum=["identity", *CODINGS]),
 ]
+_CODING = _parameter("header", "Content-Encoding", "A coding of the content", enum=["identity", *CODINGS])
+_KEPT_CODING = _parameter("header", "Content-Encoding", "A coding, which becomes a header of the record")
+_ASYNC = _parameter("query", "async", "Whether 204 is enough once all is in memory", type="boolean")
 _NAME = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
 

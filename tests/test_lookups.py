@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from ingest.http.engines import ENGINES
 from ingest.http.protocol import HTTPProtocol
 from ingest.openapi import ANYWHERE, LOOKING_UP, WRITING, every_error
 from ingest.producer import Cluster, Topic
+from ingest.route import Route
 from ingest.testing import MemoryProducer
 from ingest.version import __version__
 from tests.client import Answer, request
@@ -208,6 +210,32 @@ async def test_the_document_has_every_path_that_is_served_and_every_error() -> N
     }
     statuses = set(document["paths"]["/"]["post"]["responses"])
     assert {str(error.status) for error in every_error(IngestError)} <= statuses
+
+
+async def test_the_document_has_what_stands_beside_the_content_of_each_route() -> None:
+    routes = [
+        Route("/kept", "kept", content_coding="keep"),
+        Route("/waits", "waits", format="rest_v2", respond_async=False),
+        Route("/topics/{topic}", v2_dialect="strimzi"),
+    ]
+    document = json.loads((await look("/openapi.json", config=Config(routes=routes))).content)
+
+    def parameters(path: str) -> dict[str, Any]:
+        return {each["name"]: each for each in document["paths"][path]["post"]["parameters"]}
+
+    v3 = parameters("/v3/clusters/{cluster}/topics/{topic}/records")
+    assert v3.keys() == {"Content-Encoding"}
+    assert "gzip" in v3["Content-Encoding"]["schema"]["enum"]
+    assert "enum" not in parameters("/kept")["Content-Encoding"]["schema"]
+    assert "respond-async" in parameters("/kept")["Prefer"]["description"]
+    waits = parameters("/waits")
+    assert waits.keys() == {"Content-Encoding", "Prefer"}
+    assert "respond-async" not in waits["Prefer"]["description"]
+    bridge = parameters("/topics/{topic}")
+    assert bridge.keys() == {"Content-Encoding", "Prefer", "async"}
+    assert "async" not in parameters("/topics/{topic}/partitions/{partition}")
+    missing = document["paths"]["/topics/{topic}"]["get"]["responses"]["404"]["description"]
+    assert ("40403" in missing, "40401" in missing) == (True, False)
 
 
 def test_every_error_has_its_place_in_the_document() -> None:

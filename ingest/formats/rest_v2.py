@@ -105,7 +105,7 @@ class _Kind:
     def __init__(self, type_: Any, write: Callable[[Any], bytes | None]) -> None:
         self.write = write
         self._encoded = write is _as_bytes
-        loose = str | None if self._encoded else type_
+        loose: Any = str | None if self._encoded else type_
         self._whole = msgspec.json.Decoder(_Envelope[list[_Item[type_, bytes]] | None]).decode
         self._items = msgspec.json.Decoder(list[_Item[type_, bytes]]).decode
         self._loose_whole = msgspec.json.Decoder(_Envelope[list[_Item[loose, str]] | None]).decode
@@ -192,6 +192,10 @@ class RestV2(Format):
     key_fields = False
     dialects = True
     media_types: ClassVar[Mapping[str, Any]] = _MEDIA_TYPES
+    also = (
+        "The media types of REST Proxy v2 with .v1 or without a version, too, and the binary one as "
+        "application/vnd.kafka.v2+json; on its own paths as application/json or application/octet-stream."
+    )
     # If every record failed, the status is a failure's own, with the same content.
     answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {
         **dict.fromkeys(

@@ -227,6 +227,8 @@ class Format(abc.ABC):
 
     media_types: ClassVar[Mapping[str, Any]] = {}
     """For the document at `/openapi.json`: the media types of content, each with a JSON Schema."""
+    also: ClassVar[str] = ""
+    """What else of media types it takes, in a sentence for the same document."""
     answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {}
     """The same of answers that are no plain error: status, media type, JSON Schema; none for no content."""
     keeps_codings: ClassVar[bool] = False
