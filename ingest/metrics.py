@@ -43,7 +43,12 @@ METRICS = (
         (),
         "From a request's head to its answer, its content included.",
     ),
-    Metric("ingest_rejected_total", "counter", ("reason",), "Requests refused whole, by what was wrong."),
+    Metric(
+        "ingest_rejected_total",
+        "counter",
+        ("reason",),
+        "Requests refused whole, look-ups too, by what was wrong.",
+    ),
     Metric("ingest_records_total", "counter", ("topic", "result"), "Records with their final report."),
     Metric("ingest_records_accepted_total", "counter", (), "Records let in."),
     Metric(

@@ -36,7 +36,7 @@ def test_the_version_is_printed(ingest: Ingest) -> None:
         (("serve", "--kafka", "foo=bar"), '[kafka] No such configuration property: "foo"'),
         (("serve", "--kafka", "batch.size=many"), 'Invalid value for configuration property "batch.size"'),
         (("serve", "--port", "http"), '--port = "http": must be a whole number from 0 to 65535'),
-        (("serve", "--host", "192.0.2.1", "--port", "0"), "http: cannot listen on 192.0.2.1 port 0: "),
+        (("serve", "--host", "192.0.2.1", "--port", "0"), "http.port: cannot listen on 192.0.2.1 port 0: "),
         (("serve", "--config", "none.toml"), "none.toml: cannot be read: No such file or directory"),
         (("serve", "--grace-seconds", "1"), "shutdown.grace_seconds = 1"),
         (("serve", "--bootstrap-servers", ""), 'bootstrap.servers = "": must be HOST:PORT'),

@@ -68,7 +68,7 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 def open_sockets(
-    host: str, port: int, *, option: str = "http", beside_others: bool = False
+    host: str, port: int, *, option: str = "http.port", beside_others: bool = False
 ) -> list[socket.socket]:
     """Listening TCP sockets for every address of `host`; port 0 takes one free port for all of them.
 
@@ -105,7 +105,7 @@ def open_sockets(
 
 @contextlib.contextmanager
 def listening_sockets(
-    host: str, port: int, *, option: str = "http", beside_others: bool = False
+    host: str, port: int, *, option: str = "http.port", beside_others: bool = False
 ) -> Iterator[list[socket.socket]]:
     """What `open_sockets` opens, until the block ends."""
     sockets = open_sockets(host, port, option=option, beside_others=beside_others)
