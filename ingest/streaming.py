@@ -91,7 +91,6 @@ class Stream:
         self._batches = 0  # our part of streams.batches
         self._tally = Tally()
         self._started = False
-        self._begin = self._start if reader.each else None
 
     @property
     def accepted(self) -> int:
@@ -157,7 +156,7 @@ class Stream:
         if self._reader.idles:
             data = await self._receive_in_time(most)
         else:
-            data = await self._exchange.receive(most, self._begin)
+            data = await self._exchange.receive(most, self._start if self._each else None)
         self._due = max(self._due, self._exchange.received_at + self._patience)
         return data
 
@@ -169,7 +168,7 @@ class Stream:
             self._exchange.let_idle(min(left, self._timeouts.stream_idle_seconds))
         try:
             if left > 0:
-                return await self._exchange.receive(most, self._begin)
+                return await self._exchange.receive(most, self._start if self._each else None)
         except UploadTooSlow as error:
             if not idles:
                 raise

@@ -85,7 +85,8 @@ class Tally:
         if error is not None:
             if self.accepted or unknown:
                 # The error's own words are about the rest.
-                if error.status == 503:
+                # A 4xx would have shippers drop what may not be written.
+                if error.status == 503 or (not self.accepted and error.status != 504):
                     error = DeliveryUnknown(
                         f"the {called}s counted here were taken, the rest was not: {error.message}"
                     )

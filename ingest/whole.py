@@ -53,6 +53,7 @@ class Whole:
         "_missing",
         "_producer",
         "_reader",
+        "_room_until",
         "_turn",
         "_wait_seconds",
         "accepted",
@@ -82,6 +83,7 @@ class Whole:
         self._beside = budget.hold_nothing(None)
         self._wait_seconds = intent.wait_seconds
         self._deadline = math.inf
+        self._room_until = math.inf  # what waits for room behind others
         self.accepted = 0
         """Records that were taken."""
 
@@ -93,7 +95,9 @@ class Whole:
         if len(parts) == 1 and not parts[0][0].failures:
             return await self._run_one(*parts.pop())
         # The batches wait one behind another, and all of them together no longer than one alone.
-        self._deadline = min(self._deadline, trio.current_time() + self._answer_seconds)
+        self._room_until = trio.current_time() + self._answer_seconds
+        if not self._intent.queued:  # what is queued has its own time from then on
+            self._deadline = min(self._deadline, self._room_until)
         parts.reverse()
         sent: list[_Sent] = []
         try:
@@ -252,11 +256,12 @@ class Whole:
         if not batch.records or self._missing is not None:
             hold.release()
             return self._missing
-        if not first and trio.current_time() >= self._deadline:
+        left = self._room_until - trio.current_time()
+        if not first and left <= 0:
             hold.release()
             return Overloaded(f"Kafka did not take the records within {self._answer_seconds:g} seconds")
         # What comes behind others waits for room even where a new request is refused.
-        wait_seconds = self._wait_seconds if first else self._answer_seconds
+        wait_seconds = self._wait_seconds if first else min(left, self._answer_seconds)
         try:
             delivery = await self._producer.submit(
                 batch.records, hold=hold, wait_seconds=wait_seconds, deadline=self._deadline

@@ -571,6 +571,18 @@ async def test_idle_stream_does_not_hold_up_a_drain(autojump_clock: MockClock) -
         assert trio.current_time() < 1
 
 
+async def test_stream_of_which_nothing_has_come_in_a_drain_is_refused() -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        client = exchanges.connect()
+        assert (await client.ask(post(value(1)))).status == 200
+        for connection in exchanges.connections:
+            connection.drain()
+        await client.send(OPEN)
+        answer = await client.answer()
+        assert (answer.status, answer.json["error_code"]) == (503, 50301)
+        assert "retry-after" in answer.fields
+
+
 async def test_endless_stream_holds_no_more_than_its_window() -> None:
     producer = MemoryProducer()
     one = json.dumps(value(1000 * "x")).encode()
@@ -747,7 +759,9 @@ def test_what_is_cut_is_the_same_however_it_comes(text: bytes, size: int) -> Non
 def test_others_have_their_turn_while_brackets_are_counted() -> None:
     cutter = Cutter(1 << 30)
     cutter.feed(b'{"a":[' + TOKENS_AT_ONCE * b"[[[[[[[]]]]]]],")
-    assert [cutter.next() for _ in range(3)] == [b"", b"", None]
+    turns = list(iter(cutter.next, None))
+    assert len(turns) >= 2
+    assert set(turns) == {b""}
 
 
 @pytest.mark.parametrize("inner", [b"[", b'{"":', b"[[],", b'["]",'])

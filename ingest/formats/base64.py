@@ -37,16 +37,21 @@ def read_leniently(
     return decode(loose(text))
 
 
-def from_base64(text: str | None, where: str = "") -> bytes | None:
+def from_base64(text: str | None, place: str = "", *at: object) -> bytes | None:
     """The bytes; white space does not count, and padding may be missing (RFC 4648, section 3.2).
 
-    Raises `msgspec.ValidationError` that says `where`, as msgspec does.
+    Raises `msgspec.ValidationError` that says where, as msgspec does: `place` with `at` in it.
     """
     if text is None:
         return None
     try:
         data = text.encode("ascii").translate(None, _WHITE_SPACE)
-        return binascii.a2b_base64(data + b"=" * (-len(data) % 4), strict_mode=True)
+        # CPython's strict mode passes over padding that is too long.
+        digits = data.rstrip(b"=")
+        padding = b"=" * (-len(digits) % 4)
+        if len(data) - len(digits) > len(padding):
+            raise ValueError("too much padding")
+        return binascii.a2b_base64(digits + padding, strict_mode=True)
     except ValueError:
-        place = f" - at `{where}`" if where else ""
-        raise msgspec.ValidationError(f"{REFUSED}{place}") from None
+        where = f" - at `{place % at}`" if place else ""
+        raise msgspec.ValidationError(f"{REFUSED}{where}") from None

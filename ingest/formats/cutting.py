@@ -27,6 +27,8 @@ MOST_NESTED = 900
 read where it is much deeper."""
 _OPEN_AT_ONCE = 256
 """How many brackets are looked at together."""
+_LOOK_BYTES = 16_384
+"""How much text is: what is nested in it may be gone through once for each bracket around it."""
 
 _STRING = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
 
@@ -90,7 +92,8 @@ class Cutter:
                     break
                 self._in_string = False
                 self._at += 1
-            skipped = _NEXT.match(text, self._at)
+            end = self._at + _LOOK_BYTES
+            skipped = _NEXT.match(text, self._at, end)
             assert skipped is not None  # noqa: S101  # it matches nothing, too
             self._at = skipped.end()
             opened, closed, quote = skipped.groups()
@@ -109,7 +112,7 @@ class Cutter:
             elif quote is not None:
                 left -= 1
                 self._in_string = True
-            else:
+            elif end >= len(text):
                 break
         else:
             return b""
@@ -130,7 +133,7 @@ class Cutter:
             raise BadRequest(
                 f"invalid JSON: nested too deeply; about {MOST_NESTED} brackets in one another are the most"
             )
-        return 1 + more // 4
+        return 1 + len(opened) // 4
 
     def end(self) -> None:
         """The text has come to its end.  Raises `BadRequest` where that is too soon, or too late."""

@@ -170,7 +170,8 @@ class Exchange:
                 self._hold_waiting(None)  # of later requests, while this one is answered
                 return b""
             self._hold_waiting(None)  # of trailers; its content already counts as its client's
-            if begin is not None and self.request.content_length is None:
+            gives_up = self._hurrying or (self._idles and self._draining)
+            if begin is not None and self.request.content_length is None and not gives_up:
                 await begin()
             self._protocol.receive_data(await self._receive_more(most))
             event = self._protocol.next_event()

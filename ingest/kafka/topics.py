@@ -146,6 +146,8 @@ class Topics:
             while self._listed_at == -math.inf:
                 if self._down is not None:
                     raise self._unreachable(self._down)
+                if self._unable is not None:
+                    raise KafkaUnavailable(self.trouble or self._unable)
                 await self._round_over.wait()
             return
         raise self._too_slow()
