@@ -37,13 +37,13 @@ class Ledger:
     """Definitely not written."""
     unknown: int = 0
     """Perhaps written, and no report will come any more."""
-    told: int = field(default=0, compare=False)
-    """Of `unknown`: those whose caller had been answered so before `closing`."""
+    left_unknown: int = field(default=0, compare=False)
+    """Of `unknown`: those that became so since `close`, without a caller who had been told before."""
     lost: int = 0
     """Answered 202 and then not acknowledged by Kafka; these are among `failed` and `unknown` too."""
 
     closing: bool = field(default=False, compare=False, repr=False)
-    """Whether the service drains, whose end tells of what became unknown from then on."""
+    """Whether the service drains, whose end tells of `left_unknown`."""
     topics: dict[str, TopicCounts] = field(default_factory=dict, compare=False, repr=False)
     """The same by topic; from the hundredth on, topics share one."""
     delivery_seconds: Histogram = field(default_factory=Histogram, compare=False, repr=False)
@@ -64,6 +64,11 @@ class Ledger:
         self.lost += 1
         extra = {"topic": topic, "error": error.message, "outcome": error.outcome.value, "lost": self.lost}
         self._faults(logging.ERROR, "record answered 202 was not acknowledged", extra)
+
+    def close(self) -> None:
+        """The service drains from now on: begin to count `left_unknown`."""
+        self.closing = True
+        self.left_unknown = 0
 
     @property
     def sums(self) -> dict[str, int]:
@@ -170,7 +175,8 @@ class Delivery:
             if report.outcome is Outcome.UNKNOWN:
                 ledger.unknown += 1
                 self._counts.unknown += 1
-                ledger.told += self._told
+                if ledger.closing and not self._told:
+                    ledger.left_unknown += 1
             else:
                 ledger.failed += 1
                 self._counts.failed += 1

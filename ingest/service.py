@@ -85,7 +85,6 @@ class Server:
         """Its metrics: a collector, for a registry of prometheus-client's."""
         self._stopped = stopped
         self._readiness = readiness
-        self._unknown_before = 0
 
     @property
     def ready(self) -> bool:
@@ -105,7 +104,7 @@ class Server:
     @property
     def left_unknown(self) -> int:
         """How many records' outcome became unknown since `shutdown`; of earlier ones callers were told."""
-        return self.ledger.unknown - self.ledger.told - self._unknown_before
+        return self.ledger.left_unknown
 
     @property
     def ended_well(self) -> bool:
@@ -119,8 +118,7 @@ class Server:
         this wait too.
         """
         if not self.stop_requested.is_set():
-            self._unknown_before = self.ledger.unknown - self.ledger.told
-            self.ledger.closing = True
+            self.ledger.close()
         self.stop_requested.set()
         await self._stopped.wait()
 
