@@ -106,18 +106,22 @@ class KafkaProducer:
 
     async def require_topic(self, name: str) -> int:
         """See `ingest.producer.Producer.require_topic`."""
-        failure = self._pipeline.failure
-        if failure is not None:
-            raise KafkaUnavailable(f"the Kafka client is being replaced: {failure}")
-        if self.pulse.silent:
-            raise KafkaUnavailable("Kafka is connected and says nothing")
+        refusal = self._refusal
+        if refusal is not None:
+            raise KafkaUnavailable(refusal)
         return await self.topics.require(name)
 
     def most_bytes_now(self, topic: str) -> int | None:
         """What `require_topic` returns, where it does so at once; None where it has to be asked."""
-        if self._pipeline.failure is not None or self.pulse.silent:
-            return None
-        return self.topics.known(topic)
+        return self.topics.known(topic) if self._refusal is None else None
+
+    @property
+    def _refusal(self) -> str | None:
+        """Why Kafka is to be given nothing new now, whatever the topic; None while it is."""
+        failure = self._pipeline.failure
+        if failure is not None:
+            return f"the Kafka client is being replaced: {failure}"
+        return "Kafka is connected and says nothing" if self.pulse.silent else None
 
     @property
     def clear(self) -> bool:
