@@ -91,9 +91,17 @@ class Whole:
         """Read the content, produce its records, and answer for them."""
         if self._reader.steps:
             self._exchange.keep(self._beside)
-        parts = await self._read()
-        if len(parts) == 1 and not parts[0][0].failures:
-            return await self._run_one(*parts.pop())
+        try:
+            parts = await self._read()
+            if len(parts) == 1 and not parts[0][0].failures:
+                return await self._run_one(*parts.pop())
+            return await self._run_many(parts)
+        except BaseException:
+            self._beside.release()
+            raise
+
+    async def _run_many(self, parts: list[tuple[Batch, Hold]]) -> Response:
+        """Produce the records of several batches, or beside failures, and answer for them."""
         # The batches wait one behind another, and all of them together no longer than one alone.
         self._room_until = trio.current_time() + self._answer_seconds
         if not self._intent.queued:  # what is queued has its own time from then on
@@ -114,7 +122,6 @@ class Whole:
             for each in sent:
                 if isinstance(each.delivery, Delivery) and not self._intent.queued:
                     each.delivery.withdraw(Overloaded("withdrawn: the caller has gone"))
-            self._beside.release()
             raise
         return await self._answer(reports)
 
@@ -205,7 +212,6 @@ class Whole:
                 hold.shrink(cost)
         except BaseException:
             hold.release()
-            self._beside.release()
             raise
         return [(batch, hold)]
 
