@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ingest.errors import BadRequest, TooLarge
 
@@ -15,7 +15,7 @@ STEP_BYTES = 16_384
 """How much of a large array is cut at a time."""
 FRAME_BYTES = 262_144
 """The most bytes of an object beside the one array that is cut."""
-STANDS_FOR_ARRAY = b'["%b"]' % secrets.token_hex(16).encode()
+_STANDS_FOR_ARRAY = b'["%b"]' % secrets.token_hex(16).encode()
 """Another one in each process, so that nobody can send it."""
 BESIDE_BYTES = 4_096
 """How many bytes of an object are left beside its record's, in whatever way that is written: names, types."""
@@ -224,11 +224,16 @@ class ArrayInSteps:
         self.end = self._begin + cutter.cut_bytes
         yield objects
 
-    def frame(self) -> bytes:
-        """What is around the array, with `STANDS_FOR_ARRAY` in its place; once all have been handed out.
+    def check_frame(self, read_array: Callable[[bytes], bytes], rule: str) -> None:
+        """Hold what is around the array against what it has to be; once all objects have been handed out.
 
-        Raises `TooLarge` where that is more than `FRAME_BYTES`.
+        `read_array` reads an object and returns the text of the array in it.  Raises what that raises,
+        `UnicodeDecodeError`, `TooLarge` where there are more than `FRAME_BYTES`, and `BadRequest` with the
+        `rule` where the array that was found is not the one.
         """
         if self._begin + len(self._content) - self.end > FRAME_BYTES:
             raise TooLarge(f"there are more than {FRAME_BYTES} bytes beside the records, which is the most")
-        return self._content[: self._begin] + STANDS_FOR_ARRAY + self._content[self.end :]
+        frame = self._content[: self._begin] + _STANDS_FOR_ARRAY + self._content[self.end :]
+        frame.decode()
+        if read_array(frame) != _STANDS_FOR_ARRAY:
+            raise BadRequest(rule)

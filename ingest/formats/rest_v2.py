@@ -25,7 +25,7 @@ from ingest.errors import (
     shown,
 )
 from ingest.formats.base64 import REFUSED, B, from_base64, read_leniently
-from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, find_array, most_bytes
+from ingest.formats.cutting import ArrayInSteps, find_array, most_bytes
 from ingest.formats.dialects import WRITERS, spokesman
 from ingest.formats.keys import json_fault
 from ingest.formats.plain import MOST_HEADERS, check_headers, check_size
@@ -292,7 +292,11 @@ class EnvelopeReader(ReaderInSteps):
             count += len(objects)
         if not count:
             raise _no_records()
-        self._check_frame(steps.frame())
+        rule = 'the envelope is {"records":[…]}, with records once and nowhere else'
+        try:
+            steps.check_frame(lambda frame: bytes(_read_frame(frame).records), rule)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self._invalid(error) from None
 
     def _cut_batch(self, objects: list[bytes], before: int) -> Batch:
         _check_count(before + len(objects))
@@ -303,16 +307,6 @@ class EnvelopeReader(ReaderInSteps):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._invalid(error, before) from None
         return self._batch(items, before + 1)
-
-    def _check_frame(self, frame: bytes) -> None:
-        """Hold what is around the array against the envelope; the array found has to be its only one."""
-        try:
-            frame.decode()
-            records = _read_frame(frame).records
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._invalid(error) from None
-        if bytes(records) != STANDS_FOR_ARRAY:
-            raise BadRequest('the envelope is {"records":[…]}, with records once and nowhere else')
 
     def _invalid(self, error: Exception, before: int | None = None) -> IngestError:
         """What is wrong with the envelope; `before` is how many records were read apart from this one's."""

@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ingest.answers import error_body
-from ingest.errors import BadRequest, IngestError, TooLarge, Unprocessable
+from ingest.errors import IngestError, TooLarge, Unprocessable
 from ingest.formats.base64 import B, read_leniently
-from ingest.formats.cutting import STANDS_FOR_ARRAY, ArrayInSteps, find_array, most_bytes
+from ingest.formats.cutting import ArrayInSteps, find_array, most_bytes
 from ingest.formats.rest_v3 import (
     PATHS,
     RECORD_SCHEMA,
@@ -126,10 +126,8 @@ class EntriesReader(ReaderInSteps):
                 yield self._batch(read_leniently(text, _read_list, _read_loose_list, _decode_list))
             if not self._ids:
                 raise _no_entries()
-            frame = steps.frame()
-            frame.decode()
-            if bytes(_read_frame(frame).entries) != STANDS_FOR_ARRAY:
-                raise BadRequest('a batch is {"entries":[…]}, with entries once and nowhere else')
+            rule = 'a batch is {"entries":[…]}, with entries once and nowhere else'
+            steps.check_frame(lambda frame: bytes(_read_frame(frame).entries), rule)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid_object(error) from None
 
