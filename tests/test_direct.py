@@ -7,12 +7,14 @@ import socket
 import struct
 import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import trio
+from confluent_kafka.admin import AdminClient, ConfigResource
 from prometheus_client import CollectorRegistry
 
 import ingest
@@ -61,7 +63,17 @@ class Place(NamedTuple):
 
 
 @pytest.fixture
-def cluster() -> Iterator[MockKafka]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[MockKafka]:
+    """A cluster with a topic that has no limit of its own."""
+
+    def describe(_: AdminClient, asked: Sequence[ConfigResource], **__: float) -> dict[ConfigResource, Any]:
+        """An answer at once, as real clusters give it; this one leaves the question until it times out."""
+        answers = {resource: Future[Any]() for resource in asked}
+        for answer in answers.values():
+            answer.set_result({})
+        return answers
+
+    monkeypatch.setattr(AdminClient, "describe_configs", describe)
     with open_mock_kafka() as kafka:
         kafka.create("events")
         yield kafka
