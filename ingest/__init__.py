@@ -6,6 +6,7 @@
 
 from ingest.config import HTTP, Compat, Config, Limits, Log, Management, Shutdown, Timeouts, Topics, Tuning
 from ingest.cors import CORS
+from ingest.delivery import Delivery, Ledger
 from ingest.errors import (
     BadFraming,
     BadRequest,
@@ -37,7 +38,7 @@ from ingest.errors import (
 )
 from ingest.formats.seam import Batch, Bounds, Format, Head, Intent, Reader, StreamReader
 from ingest.http.messages import Request, Response
-from ingest.producer import Delivery, Ledger, Producer
+from ingest.producer import Producer
 from ingest.records import Alike, DeliveryReport, Receipt, Record
 from ingest.route import Route
 from ingest.routing import Match

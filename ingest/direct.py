@@ -13,6 +13,7 @@ import trio
 
 from ingest.answers import finished, queued_response, record_response
 from ingest.budget import Budget
+from ingest.delivery import Delivery
 from ingest.errors import IngestError
 from ingest.formats import plain
 from ingest.formats.ndjson import NDJSON, LineDecoder
@@ -22,7 +23,6 @@ from ingest.http.framing import REMEMBERED_BYTES, REMEMBERED_HEADS
 from ingest.http.messages import Request, Response
 from ingest.kafka.producer import KafkaProducer
 from ingest.metrics import Metrics
-from ingest.producer import Delivery
 from ingest.records import Record
 from ingest.tally import Tally
 from ingest.turn import PLAIN_LINE_COST, Turn

@@ -15,6 +15,7 @@ import trio
 
 from ingest.budget import Budget
 from ingest.config import Config
+from ingest.delivery import Ledger
 from ingest.faultlog import FaultLog
 from ingest.formats.seam import Format
 from ingest.http.arrivals import open_arrivals
@@ -30,7 +31,7 @@ from ingest.management.exposition import ServiceCollector, open_registry, proces
 from ingest.management.pages import Pages, serve_pages
 from ingest.management.readiness import Readiness, keep_looking
 from ingest.metrics import Metrics
-from ingest.producer import Ledger, Producer
+from ingest.producer import Producer
 from ingest.records import RECORD_OVERHEAD_BYTES
 from ingest.settings import KafkaValue
 from ingest.turn import Turn

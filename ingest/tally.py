@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from ingest.answers import error_body, error_response, json_response
+from ingest.delivery import SOMEWHERE
 from ingest.errors import DeliveryUnknown, IngestError, Outcome
 from ingest.http.messages import Response
-from ingest.producer import SOMEWHERE
 from ingest.records import DeliveryReport, Receipt
 
 LISTED_FAILURES = 100

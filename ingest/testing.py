@@ -9,9 +9,10 @@ import trio
 
 from ingest import producer as seam
 from ingest.budget import Hold
+from ingest.delivery import Delivery, Ledger
 from ingest.errors import DeliveryUnknown, IngestError, Overloaded, UnknownTopic
 from ingest.kafka.topics import check_name
-from ingest.producer import Cluster, Delivery, Ledger, Topic
+from ingest.producer import Cluster, Topic
 from ingest.records import DeliveryReport, Receipt, Record, unwritable
 
 

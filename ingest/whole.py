@@ -10,11 +10,12 @@ from typing import NamedTuple
 import trio
 
 from ingest.budget import Budget, Hold
+from ingest.delivery import Delivery
 from ingest.errors import IngestError, Overloaded, TooLarge
 from ingest.formats.seam import BATCH_RECORDS, Batch, Intent, Reader
 from ingest.http.messages import Response
 from ingest.inflating import AnyExchange, Inflated
-from ingest.producer import Delivery, Producer
+from ingest.producer import Producer
 from ingest.records import DeliveryReport, Receipt
 from ingest.turn import Turn
 

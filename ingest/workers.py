@@ -26,11 +26,11 @@ from trio_util import periodic
 
 from ingest.config import Config
 from ingest.control import ABANDON, STOP, Seen, begin_line, read_lines
+from ingest.delivery import Ledger
 from ingest.http.listeners import listening_sockets, open_tls
 from ingest.management.exposition import ValueCollector, open_registry, process_collector
 from ingest.management.pages import Pages, serve_pages
 from ingest.management.sums import Sums
-from ingest.producer import Ledger
 from ingest.service import listening_for_operators, listening_url, log_warnings, open_broker_inside
 
 log = logging.getLogger(__name__)

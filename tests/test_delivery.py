@@ -5,8 +5,9 @@ import trio
 import trio.testing
 
 from ingest.budget import Budget
+from ingest.delivery import Delivery, Ledger
 from ingest.errors import DeliveryUnknown, IngestError, Overloaded, RecordRefused, TooLarge, UnknownTopic
-from ingest.producer import Delivery, Ledger, send
+from ingest.producer import send
 from ingest.records import DeliveryReport, Receipt, Record
 from ingest.testing import MemoryProducer
 

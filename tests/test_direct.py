@@ -18,10 +18,10 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from prometheus_client import CollectorRegistry
 
 import ingest
+from ingest.delivery import Delivery
 from ingest.direct import Direct
 from ingest.http.at_once import Answer as Begun
 from ingest.http.messages import Request
-from ingest.producer import Delivery
 from tests.client import Answer, Client, request
 from tests.mock_kafka import PRODUCE, MockKafka, open_mock_kafka
 from tests.serving import OFF, connect, serving

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from ingest.budget import Budget
+from ingest.delivery import Delivery, Ledger
 from ingest.errors import (
     BadRequest,
     DeliveryUnknown,
@@ -22,7 +23,7 @@ from ingest.errors import (
     TopicDenied,
     UnknownTopic,
 )
-from ingest.producer import Delivery, Ledger, Producer
+from ingest.producer import Producer
 from ingest.records import Receipt, Record
 from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
 from tests.mock_kafka import open_mock_kafka

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 import ingest
-from ingest.producer import Ledger
+from ingest.delivery import Ledger
 from ingest.testing import MemoryProducer, StallingProducer
 from tests.client import Client, chunk, request
 from tests.mock_kafka import MockKafka, open_mock_kafka

@@ -17,6 +17,7 @@ from trio.testing import MockClock
 
 from ingest.budget import Hold
 from ingest.config import Config, Limits, Timeouts
+from ingest.delivery import Delivery
 from ingest.errors import (
     DeliveryFailed,
     DeliveryUnknown,
@@ -31,7 +32,6 @@ from ingest.formats.seam import BATCH_RECORDS
 from ingest.http.exchange import RECEIVE_BYTES, Exchange
 from ingest.http.framing import CHUNKS_AT_ONCE, MessageReader
 from ingest.inflating import Inflated
-from ingest.producer import Delivery
 from ingest.records import DeliveryReport, Record
 from ingest.route import Route
 from ingest.streaming import BATCHES_IN_FLIGHT, Stream

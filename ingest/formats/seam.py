@@ -98,7 +98,7 @@ class Reader(abc.ABC):
     result_bytes: int = 256
     """About how many bytes the result of one record takes, until the answer is sent, where there are many."""
     places: bool = True
-    """Whether the answer says where records are; if not, a receipt may be `ingest.producer.SOMEWHERE`."""
+    """Whether the answer says where records are; if not, a receipt may be `ingest.delivery.SOMEWHERE`."""
 
     def __init__(self, intent: Intent, bounds: Bounds) -> None:
         self.intent = intent

@@ -22,10 +22,10 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Handle
 from confluent_kafka.admin import AdminClient
 
+from ingest.delivery import SOMEWHERE, Delivery
 from ingest.errors import BadRequest, ConfigError, DeliveryFailed, IngestError, Overloaded
 from ingest.kafka.reports import delivery_error, is_of_a_batch, refusal
 from ingest.kafka.statistics import Statistics, read_statistics
-from ingest.producer import SOMEWHERE, Delivery
 from ingest.records import Alike, DeliveryReport, Receipt, unwritable
 
 log = logging.getLogger(__name__)

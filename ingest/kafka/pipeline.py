@@ -19,13 +19,13 @@ import trio
 from confluent_kafka import KafkaError
 from trio_util import AsyncValue
 
+from ingest.delivery import Delivery
 from ingest.errors import ConfigError, DeliveryUnknown, IngestError, UnknownTopic
 from ingest.faultlog import FaultLog
 from ingest.kafka.client import Arrived, KafkaClient
 from ingest.kafka.statistics import Statistics
 from ingest.kafka.threads import LOOK_SECONDS, Patience, Stuck, Worker
 from ingest.kafka.topics import Topics
-from ingest.producer import Delivery
 
 log = logging.getLogger(__name__)
 

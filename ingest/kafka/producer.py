@@ -17,6 +17,7 @@ from trio_util import periodic
 
 from ingest import producer as seam
 from ingest.budget import Budget, Hold
+from ingest.delivery import Delivery, Ledger
 from ingest.errors import DeliveryUnknown, KafkaUnavailable, Overloaded
 from ingest.kafka.pipeline import POLL_SECONDS, PURGE_SECONDS, Pipeline
 from ingest.kafka.pulse import Pulse
@@ -24,7 +25,7 @@ from ingest.kafka.statistics import Statistics
 from ingest.kafka.threads import LOOK_SECONDS
 from ingest.kafka.topics import Topics
 from ingest.parking import own_task
-from ingest.producer import Cluster, Delivery, Ledger
+from ingest.producer import Cluster
 from ingest.records import Alike, DeliveryReport, Record
 
 log = logging.getLogger(__name__)

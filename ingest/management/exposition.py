@@ -20,10 +20,10 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from ingest.delivery import Ledger
 from ingest.errors import IngestError
 from ingest.kafka.statistics import BrokerStatistics, Statistics
 from ingest.metrics import BOUNDS, METRICS, MOST_BROKERS, MOST_ROUTES, OTHER, Histogram, Metrics
-from ingest.producer import Ledger
 
 TEXT_SECONDS = 1.0
 """How long a text is given again: building one takes many milliseconds, in which nothing else runs."""

@@ -13,11 +13,11 @@ import trio
 from confluent_kafka import KafkaError
 
 from ingest import cli
+from ingest.delivery import Delivery
 from ingest.errors import IngestError, Overloaded
 from ingest.kafka import client, reports
 from ingest.kafka.client import KafkaClient
 from ingest.parking import own_task
-from ingest.producer import Delivery
 from ingest.records import DeliveryReport, Receipt
 from tests.mock_kafka import code
 

@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from ingest.budget import Budget
+from ingest.delivery import SOMEWHERE, Delivery, Ledger
 from ingest.errors import (
     BadRequest,
     ConfigError,
@@ -30,7 +31,6 @@ from ingest.errors import (
 from ingest.kafka.client import COPIED_BYTES, check_settings
 from ingest.kafka.pipeline import PURGE_SECONDS, REPORTS_A_TURN
 from ingest.kafka.producer import CHANNEL_DELIVERIES, KafkaProducer
-from ingest.producer import SOMEWHERE, Delivery, Ledger
 from ingest.records import DeliveryReport, Receipt, Record
 from tests.mock_kafka import PRODUCE, MockKafka, open_mock_kafka
 

@@ -14,10 +14,10 @@ import pytest
 import trio
 
 from ingest.budget import Budget
+from ingest.delivery import Delivery
 from ingest.errors import DeliveryUnknown, KafkaUnavailable, Overloaded
 from ingest.kafka.pipeline import LEFT_BEHIND
 from ingest.kafka.producer import KafkaProducer
-from ingest.producer import Delivery
 from ingest.records import Receipt, Record
 from tests.kafka.broken_handles import STUCK_SECONDS, Switch, broken_handles, no_threads
 from tests.kafka.test_producer import adds_up, busy_threads, connect, deliver, kinds, until

@@ -19,10 +19,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 import ingest
+from ingest.delivery import Ledger
 from ingest.management import pages
 from ingest.management.exposition import Exposition, ServiceCollector, open_registry
 from ingest.metrics import METRICS, MOST_TOPICS, Metrics
-from ingest.producer import Ledger
 from ingest.testing import MemoryProducer, StallingProducer
 from tests.client import Answer, Client, request
 from tests.mock_kafka import open_mock_kafka
