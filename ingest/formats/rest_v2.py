@@ -7,11 +7,10 @@ The three answer differently, so the answer's shape is a setting, for the servic
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import msgspec
-from msgspec import Meta, Raw, Struct
 
 from ingest.answers import error_response
 from ingest.config import Compat
@@ -24,11 +23,12 @@ from ingest.errors import (
     UnsupportedMediaType,
     shown,
 )
-from ingest.formats.base64 import REFUSED, B, from_base64, read_leniently
+from ingest.formats.base64 import REFUSED
 from ingest.formats.cutting import ArrayInSteps, find_array, most_bytes
 from ingest.formats.dialects import WRITERS, spokesman
 from ingest.formats.keys import json_fault
 from ingest.formats.plain import MOST_HEADERS, check_headers, check_size
+from ingest.formats.rest_v2_kinds import KINDS, Item, Kind, read_frame
 from ingest.formats.seam import (
     BATCH_RECORDS,
     MOST_RECORDS,
@@ -53,96 +53,6 @@ _MEDIA_TYPE = re.compile(r"application/vnd\.kafka(?:\.(json|binary|text))?(?:\.v
 _BINARY = frozenset({"", "application/json", "application/octet-stream"})
 """What the other servers take for the binary kind, beside its own media types."""
 _INDEX = re.compile(r"`\$\[(\d+)\]")
-_NULL = b"null"
-
-T = TypeVar("T")
-
-
-class _Header(Struct, Generic[B], forbid_unknown_fields=True, gc=False):
-    key: str
-    value: B | None = None
-
-
-class _Item(Struct, Generic[T, B], forbid_unknown_fields=True, gc=False):
-    """One record as it is written in an envelope."""
-
-    value: T = None  # type: ignore[assignment]  # T is one that may be None, or Raw, of which this is no value
-    key: T = None  # type: ignore[assignment]
-    partition: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
-    timestamp: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
-    headers: list[_Header[B]] | None = None
-
-
-class _Envelope(Struct, Generic[T], forbid_unknown_fields=True):
-    records: T = None  # type: ignore[assignment]  # as above
-    # Of the kinds with a schema; not used in these.
-    key_schema: Raw = Raw()
-    key_schema_id: Raw = Raw()
-    value_schema: Raw = Raw()
-    value_schema_id: Raw = Raw()
-
-
-def _as_json(value: Any) -> bytes | None:
-    """JSON keys and values are written as they came, byte for byte."""
-    if value is None:
-        return None
-    written = bytes(value)
-    return None if written == _NULL else written
-
-
-def _as_bytes(value: Any) -> bytes | None:
-    written: bytes | None = value  # base64 is taken off already
-    return written
-
-
-def _as_text(value: Any) -> bytes | None:
-    return None if value is None else value.encode()
-
-
-class _Kind:
-    """One of the three ways to write keys and values."""
-
-    def __init__(self, type_: Any, write: Callable[[Any], bytes | None]) -> None:
-        self.write = write
-        self._encoded = write is _as_bytes
-        loose: Any = str | None if self._encoded else type_
-        self._whole = msgspec.json.Decoder(_Envelope[list[_Item[type_, bytes]] | None]).decode
-        self._items = msgspec.json.Decoder(list[_Item[type_, bytes]]).decode
-        self._loose_whole = msgspec.json.Decoder(_Envelope[list[_Item[loose, str]] | None]).decode
-        self._loose_items = msgspec.json.Decoder(list[_Item[loose, str]]).decode
-
-    def whole(self, content: bytes) -> Any:
-        """An envelope."""
-        return read_leniently(content, self._whole, self._loose_whole, self._decode_whole)
-
-    def items(self, text: bytes) -> Any:
-        """An array of records."""
-        return read_leniently(text, self._items, self._loose_items, self._decode)
-
-    def _decode_whole(self, envelope: Any) -> Any:
-        self._decode(envelope.records, "$.records")
-        return envelope
-
-    def _decode(self, items: Any, where: str = "$") -> Any:
-        """Decode what is in base64, in its place."""
-        for number, item in enumerate(items or ()):
-            if self._encoded:
-                item.key = from_base64(item.key, "%s[%d].key", where, number)
-                item.value = from_base64(item.value, "%s[%d].value", where, number)
-            headers = item.headers or ()
-            if len(headers) <= MOST_HEADERS:  # what has more is refused anyway
-                for place, header in enumerate(headers):
-                    header.value = from_base64(header.value, "%s[%d].headers[%d].value", where, number, place)
-        return items
-
-
-_KINDS = {
-    "json": _Kind(Raw, _as_json),
-    "binary": _Kind(bytes | None, _as_bytes),
-    "text": _Kind(str | None, _as_text),
-}
-_read_frame = msgspec.json.Decoder(_Envelope[Raw]).decode
-
 
 _BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _ANSWER_SCHEMA = {
@@ -243,12 +153,12 @@ class RestV2(Format):
     def _dialect(self, own: Dialect | None) -> Dialect:
         return own or self._compat.v2_dialect
 
-    def _kind(self, media_type: str, dialect: Dialect) -> _Kind:
+    def _kind(self, media_type: str, dialect: Dialect) -> Kind:
         match = _MEDIA_TYPE.fullmatch(media_type)
         if match is not None:
-            return _KINDS[match[1] or "binary"]
+            return KINDS[match[1] or "binary"]
         if media_type in _BINARY:
-            return _KINDS["binary"]
+            return KINDS["binary"]
         message = (
             f"media type {media_type[:60]!a} is not read here; there are application/vnd.kafka.json.v2+json, "
             "application/vnd.kafka.binary.v2+json and application/vnd.kafka.text.v2+json"
@@ -260,7 +170,7 @@ class EnvelopeReader(ReaderInSteps):
     """One envelope.  It is all read before any of it is produced, so what is wrong in it writes nothing."""
 
     def __init__(
-        self, intent: Intent, bounds: Bounds, kind: _Kind, dialect: Dialect, *, strict_200: bool
+        self, intent: Intent, bounds: Bounds, kind: Kind, dialect: Dialect, *, strict_200: bool
     ) -> None:
         super().__init__(intent, bounds)
         self._kind = kind
@@ -294,7 +204,7 @@ class EnvelopeReader(ReaderInSteps):
             raise _no_records()
         rule = 'the envelope is {"records":[…]}, with records once and nowhere else'
         try:
-            steps.check_frame(lambda frame: bytes(_read_frame(frame).records), rule)
+            steps.check_frame(read_frame, rule)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._invalid(error) from None
 
@@ -321,11 +231,11 @@ class EnvelopeReader(ReaderInSteps):
             return Unprocessable(message)
         return BadRequest(message)
 
-    def _batch(self, items: Sequence[_Item[Any, bytes]], first: int) -> Batch:
+    def _batch(self, items: Sequence[Item[Any, bytes]], first: int) -> Batch:
         _check_count(len(items))
         return self._plain_batch(items, first) or self._special_batch(items, first)
 
-    def _plain_batch(self, items: Sequence[_Item[Any, bytes]], first: int) -> Batch | None:
+    def _plain_batch(self, items: Sequence[Item[Any, bytes]], first: int) -> Batch | None:
         """Records of which nothing but the value is given, in less time; None where there are others."""
         for item in items:
             if (
@@ -336,14 +246,9 @@ class EnvelopeReader(ReaderInSteps):
                 or item.timestamp is not None
             ):
                 return None
-        values: list[Any]
-        if self._kind.write is _as_json:
-            values = [bytes(item.value) for item in items]
-            if _NULL in values:
-                return None
-        else:
-            write = self._kind.write
-            values = [write(item.value) for item in items]
+        values = self._kind.values(items)
+        if values is None:
+            return None
         intent = self.intent
         longest = max(map(len, values))
         if longest + intent.like_bytes > self.bounds.record_bytes:
@@ -352,7 +257,7 @@ class EnvelopeReader(ReaderInSteps):
         cost = sum(map(len, values)) + len(values) * intent.like_cost
         return Batch(Alike(intent.like, values, longest=longest), numbers, (), cost)
 
-    def _special_batch(self, items: Sequence[_Item[Any, bytes]], first: int) -> Batch:
+    def _special_batch(self, items: Sequence[Item[Any, bytes]], first: int) -> Batch:
         topic, fixed, write = self.intent.like.topic, self.intent.like.partition, self._kind.write
         most = self.bounds.record_bytes
         records: list[Record] = []
