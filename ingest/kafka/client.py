@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import Producer as Handle
-from confluent_kafka.admin import AdminClient
 
 from ingest.delivery import SOMEWHERE, Delivery
-from ingest.errors import BadRequest, ConfigError, DeliveryFailed, IngestError, Overloaded
+from ingest.errors import BadRequest, DeliveryFailed, IngestError, Overloaded
+from ingest.kafka.handles import open_handle
 from ingest.kafka.reports import delivery_error, is_of_a_batch, refusal
 from ingest.kafka.statistics import Statistics, read_statistics
 from ingest.records import Alike, DeliveryReport, Receipt, unwritable
@@ -45,7 +45,6 @@ COPIED_BYTES = 512
 """From which size on a value that librdkafka has copied is let go; letting go costs about as much as it."""
 WEIGHT_BYTES = 1024
 """A record counts as one more for each so many bytes, where records of a turn are counted."""
-
 COUNTED_AS_ONE = 16
 """How many records of one delivery that is only counted take as long as one report."""
 
@@ -58,14 +57,6 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     Raises `ConfigError` with librdkafka's words, which name the property.
     """
     KafkaClient(settings, stamps=False)
-
-
-def open_admin(settings: Mapping[str, Any]) -> AdminClient:
-    """A client to ask the cluster with, on the same settings; for who must not hold up records."""
-    # It asks for no producer id, which could be refused it and would end it for good.
-    unwanted = ("statistics.interval.ms", "enable.idempotence", "enable.gapless.guarantee")
-    wanted = {name: value for name, value in settings.items() if name not in unwanted}
-    return AdminClient(wanted, logger=logging.getLogger("ingest.librdkafka"))
 
 
 class Arrived(NamedTuple):
@@ -120,25 +111,14 @@ class KafkaClient:
         self._suspects: list[tuple[Delivery, int]] = []
         self._errors: list[KafkaError] = []
         self._statistics: list[str] = []
-        self._handle = self._open({**settings, "stats_cb": self._statistics.append})
-        # The same with batches of one record.
-        self._alone: Handle | None = None
+        self._handle = open_handle({**settings, "stats_cb": self._statistics.append}, self._errors.append)
+        self._alone: Handle | None = None  # the same with batches of one record
         self.batch_bytes = int(settings.get("batch.size", BATCH_BYTES))
         """The most bytes of one batch of records."""
         timeout_seconds = int(settings.get("message.timeout.ms", TIMEOUT_MS)) / 1000
         least, most = SCAN_SECONDS
         self.quiet_seconds = timeout_seconds + max(least, min(timeout_seconds, most))
         """After how long without a report, of whatever kind, something is wrong with librdkafka itself."""
-
-    def _open(self, settings: Mapping[str, Any]) -> Handle:
-        try:
-            return Handle(
-                {**settings, "error_cb": self._errors.append}, logger=logging.getLogger("ingest.librdkafka")
-            )
-        except KafkaException as error:
-            raise ConfigError(f"[kafka] {error.args[0].str()}") from None
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"[kafka] {error}") from None
 
     @property
     def pending(self) -> int:
@@ -147,8 +127,7 @@ class KafkaClient:
 
     def purge(self) -> None:
         """Give up every record that librdkafka has; `collect` brings a report of each."""
-        alone = self._alone
-        for handle in (self._handle, alone):
+        for handle in (self._handle, self._alone):
             if handle is not None:
                 handle.purge(blocking=False)  # it could wait for a thread of librdkafka's that is stuck
 
@@ -408,11 +387,10 @@ class KafkaClient:
         Nothing of a refused batch was written, so none can be there twice; their order may change.
         """
         if self._alone is None:
-            self._alone = self._open({**self._settings, "batch.num.messages": 1})
+            self._alone = open_handle({**self._settings, "batch.num.messages": 1}, self._errors.append)
         suspects = self._suspects.copy()
         self._suspects.clear()
         for delivery, index in suspects:
-            error: IngestError | None
             try:
                 error = self._produce(self._alone, delivery, index)
             except BufferError:

@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from trio_util import periodic
 
 from ingest.faultlog import FaultLog
-from ingest.kafka.client import open_admin
+from ingest.kafka.handles import open_admin
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from trio_util import RepeatedEvent
 
 from ingest.errors import BadRequest, KafkaUnavailable, Overloaded, TopicDenied, UnknownTopic
 from ingest.faultlog import FaultLog
-from ingest.kafka.client import open_admin
+from ingest.kafka.handles import open_admin
 from ingest.options import TOPIC_NAME
 from ingest.parking import own_task
 from ingest.producer import Cluster, Topic

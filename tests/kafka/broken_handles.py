@@ -64,7 +64,7 @@ def broken_handles(monkeypatch: pytest.MonkeyPatch) -> Iterator[Switch]:
                 raise MemoryError("no more")
             super().produce(*arguments, **options)
 
-    monkeypatch.setattr("ingest.kafka.client.Handle", Handle)
+    monkeypatch.setattr("ingest.kafka.handles.Handle", Handle)
     try:
         yield switch
     finally:
