@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import trio
 from confluent_kafka import KafkaError
@@ -24,12 +24,10 @@ from ingest.errors import ConfigError, DeliveryUnknown, IngestError, UnknownTopi
 from ingest.faultlog import FaultLog
 from ingest.kafka.client import Arrived, KafkaClient
 from ingest.kafka.statistics import Statistics
-from ingest.kafka.threads import LOOK_SECONDS, Patience, Stuck, Worker
+from ingest.kafka.threads import LOOK_SECONDS, Patience, Stuck, Threads, Worker
 from ingest.kafka.topics import Topics
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 RECORDS_A_TURN = 512
 """About how many records are handed over before other tasks get their turn."""
@@ -102,7 +100,7 @@ class Pipeline:
         self._outdated = trio.Event()  # the client is to be replaced
         self._quiet = Patience(self._client.quiet_seconds)
         self._replaced_at = -math.inf
-        self._workers: set[Worker] = set()  # with a call under way
+        self._threads = Threads()
         self._left: dict[KafkaClient, list[Worker]] = {}  # replaced and not closed yet, perhaps for ever
         self._faults = FaultLog(log)
         self.polled_at = trio.current_time()
@@ -130,7 +128,7 @@ class Pipeline:
     async def purge(self) -> None:
         """Have librdkafka give up what it has; the reports come in as others do."""
         with contextlib.suppress(Stuck, RuntimeError):  # the latter where there is no thread to be had
-            await self._in_thread(self._client.purge)
+            await self._threads.run(self._client.purge)
 
     def close(self) -> None:
         """Let librdkafka go, which joins its threads; in a thread, after `run` has ended."""
@@ -140,8 +138,7 @@ class Pipeline:
 
     def look(self) -> None:
         """See that threads come back, and that librdkafka reports on what it has; every `LOOK_SECONDS`."""
-        for worker in self._workers:
-            worker.look()
+        self._threads.look()
         self._handed_over.set()
         client = self._client
         if not client.pending or client.given_up:
@@ -171,7 +168,7 @@ class Pipeline:
                         await self.rounds.wait_transition()
             with contextlib.suppress(Stuck, RuntimeError), trio.move_on_after(PURGE_SECONDS):
                 if client.pending and not any(worker.stuck for worker in workers):
-                    await self._in_thread(client.purge, worker=purging)
+                    await self._threads.run(client.purge, worker=purging)
                     while client.pending and not polling.stuck:
                         await self.rounds.wait_transition()
             collecting.cancel_scope.cancel()
@@ -196,7 +193,7 @@ class Pipeline:
         while True:
             try:
                 if len(self._left) <= LEFT_BEHIND:
-                    self._client = await self._in_thread(self._make_client)
+                    self._client = await self._threads.run(self._make_client)
                     break
                 why = f"{len(self._left)} clients are stuck in librdkafka; the service has to be restarted"
             except (ConfigError, RuntimeError) as error:  # no memory or no thread for it
@@ -219,7 +216,7 @@ class Pipeline:
         self._left[client] = [*workers, closing]
         await self._come_back(workers)
         with contextlib.suppress(Stuck, RuntimeError):
-            await self._in_thread(client.close, worker=closing)
+            await self._threads.run(client.close, worker=closing)
         await self._come_back([closing])
         del self._left[client]
 
@@ -230,15 +227,6 @@ class Pipeline:
             while any(worker.left_behind for worker in stuck):  # noqa: ASYNC110  # a thread cannot set events
                 await trio.sleep(LOOK_SECONDS)
             log.warning("threads came back from librdkafka", extra={"threads": len(stuck)})
-
-    async def _in_thread(self, call: Callable[..., T], *arguments: Any, worker: Worker | None = None) -> T:
-        """Run `call` in a thread, not for ever; raises `Stuck`."""
-        worker = Worker() if worker is None else worker
-        self._workers.add(worker)
-        try:
-            return await worker.run(call, *arguments)
-        finally:
-            self._workers.discard(worker)
 
     def _fail(self, why: str) -> None:
         """The client can do no more: it is to be replaced."""
@@ -370,7 +358,7 @@ class Pipeline:
                 most = FIRST_REPORTS
                 wait = functools.partial(client.wait, seconds, flush=self.flushing)
                 try:
-                    await self._in_thread(wait, worker=worker)
+                    await self._threads.run(wait, worker=worker)
                 except Stuck:
                     self._fail("librdkafka does not come back from being polled")
                     return

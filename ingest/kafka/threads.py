@@ -90,3 +90,24 @@ class Worker:
         """To be called every `LOOK_SECONDS`: leave a thread behind that is stuck."""
         if self._patience.ends((self._calls, self._progress())) and self._inside and self._scope is not None:
             self._scope.cancel()
+
+
+class Threads:
+    """Those that have a call under way, and are looked at together."""
+
+    def __init__(self) -> None:
+        self._workers: set[Worker] = set()
+
+    async def run(self, call: Callable[..., T], *arguments: Any, worker: Worker | None = None) -> T:
+        """`Worker.run`, by a `worker` of its own if none is given, which is looked at meanwhile."""
+        worker = Worker() if worker is None else worker
+        self._workers.add(worker)
+        try:
+            return await worker.run(call, *arguments)
+        finally:
+            self._workers.discard(worker)
+
+    def look(self) -> None:
+        """See `Worker.look`."""
+        for worker in self._workers:
+            worker.look()
