@@ -4,7 +4,7 @@
 `ingest.testing` has producers that need no Kafka.
 """
 
-from ingest.config import HTTP, Compat, Config, Limits, Log, Management, Shutdown, Timeouts, Topics, Tuning
+from ingest.config import Config
 from ingest.cors import CORS
 from ingest.delivery import Delivery, Ledger
 from ingest.errors import (
@@ -42,6 +42,7 @@ from ingest.producer import Producer
 from ingest.records import Alike, DeliveryReport, Receipt, Record
 from ingest.route import Route
 from ingest.routing import Match
+from ingest.sections import HTTP, Compat, Limits, Log, Management, Shutdown, Timeouts, Topics, Tuning
 from ingest.service import Server, open_producer, serve
 from ingest.tally import Tally
 from ingest.version import __version__ as __version__

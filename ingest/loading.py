@@ -1,7 +1,7 @@
 """Where a configuration comes from: a TOML file, then the environment, then flags; and back to TOML.
 
 Each later source overrides the earlier.  An unknown option is refused wherever it stands, with the
-nearest right one, and a message names its source.  What an option may be is `ingest.config`'s to say.
+nearest right one, and a message names its source.  What an option may be is `ingest.sections`'s to say.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One option at a time: what its value may be, in types and in words, and what of it may be shown.
 
-The options themselves, and the relations between them, are `ingest.config`'s.
+The options themselves are `ingest.sections`'s, and the relations between them `ingest.config`'s.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ import trio
 
 from ingest.answers import finished
 from ingest.budget import Budget
-from ingest.config import Timeouts
 from ingest.delivery import Delivery
 from ingest.errors import IngestError, Overloaded, UploadTooSlow
 from ingest.formats.seam import Batch, Intent, StreamReader
@@ -23,6 +22,7 @@ from ingest.http.messages import Response
 from ingest.inflating import AnyExchange
 from ingest.producer import Producer
 from ingest.records import RECORD_OVERHEAD_BYTES, DeliveryReport
+from ingest.sections import Timeouts
 from ingest.tally import Tally
 from ingest.turn import Turn
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ingest.access import SHOWN_BYTES
-from ingest.config import Config, Log
+from ingest.config import Config
+from ingest.sections import Log
 from ingest.testing import MemoryProducer
 from tests.client import request
 from tests.exchange import PEER, open_exchanges

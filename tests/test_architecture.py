@@ -40,6 +40,7 @@ ROWS = [
     ["http.framing", "http.writing", "http.codings", "budget", "metrics", "turn"],
     ["http.protocol", "http.heads", "parking"],
     ["config"],
+    ["sections"],
     ["cors", "route"],
     ["http.messages", "records"],
     ["settings"],
@@ -59,9 +60,9 @@ ALONE = {
     "typer": ["cli"],
 }
 WITHOUT_TRIO = [
-    "errors", "options", "settings", "cors", "route", "records", "config", "loading", "routing", "metrics",
-    "intent", "answers", "formats.*", "http.messages", "http.protocol", "http.heads", "http.framing",
-    "http.writing", "http.codings", "http.*_protocol",
+    "errors", "options", "settings", "cors", "route", "sections", "records", "config", "loading", "routing",
+    "metrics", "intent", "answers", "formats.*", "http.messages", "http.protocol", "http.heads",
+    "http.framing", "http.writing", "http.codings", "http.*_protocol",
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.config import Compat, Config, Limits
+from ingest.config import Config
 from ingest.errors import DeliveryFailed
 from ingest.formats.cloudevents import BATCH, STRUCTURED, CloudEvents
 from ingest.formats.seam import MOST_RECORDS, Batch, Bounds, Reader
@@ -22,6 +22,7 @@ from ingest.intent import read_intent
 from ingest.records import Record
 from ingest.route import Route
 from ingest.routing import Match
+from ingest.sections import Compat, Limits
 from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
 from tests.client import Answer, request
 from tests.exchange import open_exchanges

@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from ingest.config import HTTP, Config, Limits, Management, Shutdown, Timeouts, Topics
+from ingest.config import Config
 from ingest.errors import ConfigError
 from ingest.route import Route
+from ingest.sections import HTTP, Limits, Management, Shutdown, Timeouts, Topics
 
 
 def test_routes_may_be_a_list_and_are_kept_as_a_tuple() -> None:

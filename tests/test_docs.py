@@ -15,8 +15,8 @@ import typer.main
 
 import ingest
 from ingest.cli import app
-from ingest.config import PROFILES
 from ingest.metrics import METRICS
+from ingest.sections import PROFILES
 from tests.pages import PAGES, ROOT, blocks, needs_curl, run_page
 from tests.promises.record import BEGIN, DATA, END, PAGE, table
 

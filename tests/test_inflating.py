@@ -16,11 +16,12 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from ingest.config import Config, Limits
+from ingest.config import Config
 from ingest.http.engines import ENGINES
 from ingest.http.protocol import HTTPProtocol
 from ingest.records import Record
 from ingest.route import Route
+from ingest.sections import Limits
 from ingest.testing import MemoryProducer
 from tests.client import Answer, chunk, request
 from tests.exchange import Exchanges, open_exchanges

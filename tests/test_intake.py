@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from ingest.config import Config, Limits, Timeouts
+from ingest.config import Config
 from ingest.errors import (
     DeliveryFailed,
     DeliveryUnknown,
@@ -31,6 +31,7 @@ from ingest.errors import (
 )
 from ingest.records import Record
 from ingest.route import Route
+from ingest.sections import Limits, Timeouts
 from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
 from tests.client import Answer, chunk, request
 from tests.exchange import PEER, open_exchanges

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.config import HTTP, Config, Limits, Shutdown, Topics
+from ingest.config import Config
 from ingest.errors import ConfigError
 from ingest.loading import as_toml, load
 from ingest.route import Route
+from ingest.sections import HTTP, Limits, Shutdown, Topics
 
 
 @pytest.fixture

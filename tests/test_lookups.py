@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from ingest.budget import Budget
-from ingest.config import HTTP, Config, Topics
+from ingest.config import Config
 from ingest.errors import IngestError, KafkaUnavailable
 from ingest.http.engines import ENGINES
 from ingest.http.protocol import HTTPProtocol
 from ingest.openapi import ANYWHERE, LOOKING_UP, WRITING, every_error
 from ingest.producer import Cluster, Topic
 from ingest.route import Route
+from ingest.sections import HTTP, Topics
 from ingest.testing import MemoryProducer
 from ingest.version import __version__
 from tests.client import Answer, request

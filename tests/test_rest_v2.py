@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from ingest.config import Compat, Config, Limits
+from ingest.config import Config
 from ingest.errors import (
     DeliveryFailed,
     DeliveryUnknown,
@@ -32,6 +32,7 @@ from ingest.intent import read_intent
 from ingest.records import DeliveryReport, Record
 from ingest.route import Dialect, Route
 from ingest.routing import Match
+from ingest.sections import Compat, Limits
 from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
 from tests.client import Answer, chunk, request
 from tests.exchange import open_exchanges

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from ingest.config import Config, Limits, Timeouts
+from ingest.config import Config
 from ingest.errors import BadRequest, DeliveryUnknown, IngestError, RecordRefused
 from ingest.formats.cutting import MOST_NESTED, TOKENS_AT_ONCE, Cutter
 from ingest.formats.rest_v3 import RestV3
@@ -28,6 +28,7 @@ from ingest.intent import read_intent
 from ingest.records import DeliveryReport, Receipt, Record
 from ingest.route import Route
 from ingest.routing import Match
+from ingest.sections import Limits, Timeouts
 from ingest.testing import MemoryProducer, StallingProducer
 from tests.client import Answer, Client, chunk, request
 from tests.exchange import Exchanges, open_exchanges

@@ -10,13 +10,14 @@ import pytest
 import trio
 import trio.testing
 
-from ingest.config import Config, Limits
+from ingest.config import Config
 from ingest.errors import BadRequest, ConfigError, InvalidRecord, RecordRefused, UnknownTopic
 from ingest.formats.seam import BATCH_RECORDS, Batch, Bounds, Format, Head, Intent, Reader, StreamReader
 from ingest.formats.table import built_in, check_formats, routes
 from ingest.http.messages import Response
 from ingest.records import DeliveryReport, Receipt, Record
 from ingest.route import Route
+from ingest.sections import Limits
 from ingest.tally import Tally
 from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
 from tests.client import chunk, request

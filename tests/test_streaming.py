@@ -16,7 +16,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from ingest.budget import Hold
-from ingest.config import Config, Limits, Timeouts
+from ingest.config import Config
 from ingest.delivery import Delivery
 from ingest.errors import (
     DeliveryFailed,
@@ -34,6 +34,7 @@ from ingest.http.framing import CHUNKS_AT_ONCE, MessageReader
 from ingest.inflating import Inflated
 from ingest.records import DeliveryReport, Record
 from ingest.route import Route
+from ingest.sections import Limits, Timeouts
 from ingest.streaming import BATCHES_IN_FLIGHT, Stream
 from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
 from tests.client import chunk, request

@@ -15,7 +15,6 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from ingest.config import Compat
 from ingest.errors import BadRequest, IngestError, InvalidRecord, TooLarge, UnsupportedMediaType
 from ingest.formats.cutting import ArrayInSteps, most_bytes
 from ingest.formats.fields import read_fields
@@ -34,6 +33,7 @@ from ingest.formats.seam import (
 )
 from ingest.http.messages import Response
 from ingest.records import DeliveryReport, Record
+from ingest.sections import Compat
 from ingest.tally import Tally
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"

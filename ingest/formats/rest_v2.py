@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import msgspec
 
 from ingest.answers import error_response
-from ingest.config import Compat
 from ingest.errors import (
     BadRequest,
     IngestError,
@@ -43,6 +42,7 @@ from ingest.formats.seam import (
 from ingest.http.messages import Response
 from ingest.records import Alike, DeliveryReport, Record
 from ingest.route import Dialect
+from ingest.sections import Compat
 
 PATHS = ("/topics/{topic}", "/topics/{topic}/partitions/{partition}")
 ANSWER_TYPE = "application/vnd.kafka.v2+json"

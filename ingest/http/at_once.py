@@ -15,13 +15,13 @@ import msgspec
 import trio
 
 from ingest.budget import Budget
-from ingest.config import Timeouts
 from ingest.http.exchange import RECEIVE_BYTES, Disconnected, Exchange, Phase
 from ingest.http.messages import Request, Response
 from ingest.http.protocol import HTTPProtocol
 from ingest.http.streams import ByteStream
 from ingest.http.writing import write_usual
 from ingest.parking import own_task, park
+from ingest.sections import Timeouts
 from ingest.turn import Turn
 
 DRAIN_IDLE_SECONDS = 0.5

@@ -16,7 +16,6 @@ import msgspec
 import trio
 
 from ingest.budget import Budget
-from ingest.config import Timeouts
 from ingest.errors import IngestError, UploadTooSlow
 from ingest.faultlog import FaultLog
 from ingest.http.arrivals import Arrivals
@@ -26,6 +25,7 @@ from ingest.http.messages import Content, Request, Response
 from ingest.http.protocol import HTTPProtocol, Signal
 from ingest.http.streams import ByteStream, TCPStream
 from ingest.parking import own_task
+from ingest.sections import Timeouts
 from ingest.turn import Turn
 
 log = logging.getLogger(__name__)

@@ -14,13 +14,13 @@ import msgspec
 import trio
 
 from ingest.budget import Budget, Hold
-from ingest.config import Timeouts
 from ingest.errors import Draining, UploadTooSlow
 from ingest.http.arrivals import Parked
 from ingest.http.messages import Content, Request, Response
 from ingest.http.protocol import Event, HTTPProtocol, Signal
 from ingest.http.streams import ByteStream, TCPStream
 from ingest.parking import own_task
+from ingest.sections import Timeouts
 from ingest.turn import TURN_BYTES, Turn
 
 RECEIVE_BYTES = 65_536

@@ -21,12 +21,12 @@ from collections.abc import Callable, Iterator, Set
 import trio
 from trio_util import periodic
 
-from ingest.config import HTTP
 from ingest.errors import ConfigError
 from ingest.faultlog import FaultLog
 from ingest.http.connection import Connection
 from ingest.http.exchange import Phase
 from ingest.http.streams import ByteStream, TCPStream
+from ingest.sections import HTTP
 
 BACKLOG = 4096
 SEND_BUFFER_BYTES = 131_072

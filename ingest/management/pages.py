@@ -10,7 +10,6 @@ from typing import Protocol
 import trio
 
 from ingest.answers import error_response, json_response
-from ingest.config import Timeouts
 from ingest.errors import MethodNotAllowed, NotFound
 from ingest.faultlog import FaultLog
 from ingest.http.connection import Connection
@@ -21,6 +20,7 @@ from ingest.http.messages import Response
 from ingest.http.streams import ByteStream
 from ingest.management.exposition import Exposition, Registry
 from ingest.routing import origin_form
+from ingest.sections import Timeouts
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ import pytest
 import trio
 
 from ingest.budget import Budget
-from ingest.config import Config, Timeouts
+from ingest.config import Config
+from ingest.sections import Timeouts
 from tests.client import Answer, Client, request
 from tests.exchange import open_exchanges
 from tests.mock_kafka import INIT_PRODUCER_ID, METADATA, PRODUCE, MockKafka, code, open_mock_kafka

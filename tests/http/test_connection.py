@@ -11,7 +11,6 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from ingest.config import Timeouts
 from ingest.errors import IngestError, TooLarge
 from ingest.http.connection import DISCARD_BYTES, Connection
 from ingest.http.exchange import RECEIVE_BYTES, Exchange, Handler
@@ -19,6 +18,7 @@ from ingest.http.listeners import Listeners
 from ingest.http.messages import Response
 from ingest.http.protocol import HTTPProtocol
 from ingest.http.streams import ByteStream
+from ingest.sections import Timeouts
 from tests.client import Answer, Client, chunk, request
 
 TIMEOUTS = Timeouts()

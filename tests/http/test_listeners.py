@@ -21,7 +21,6 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from ingest.config import HTTP, Timeouts
 from ingest.errors import ConfigError, IngestError
 from ingest.http.arrivals import open_arrivals
 from ingest.http.at_once import Answer, ShortWay
@@ -33,6 +32,7 @@ from ingest.http.messages import Request, Response
 from ingest.http.protocol import HTTPProtocol
 from ingest.http.streams import ByteStream, TCPStream
 from ingest.parking import own_task
+from ingest.sections import HTTP, Timeouts
 from ingest.turn import Turn
 from tests.client import Client, request
 
