@@ -38,9 +38,10 @@ LEAST_BATCH_BYTES = 65_536
 REPORTS_A_TURN = 64
 """How many reports are taken before other tasks get their turn: each may wake one that writes an answer,
 and a slow broker's come by the thousand."""
-FIRST_REPORTS = 16
-"""How many are taken first, after the loop was idle: those who are answered first can send again while the
-others are answered, and linger.ms of all that comes begins with the first."""
+FIRST_REPORTS = 12
+"""How many are taken first, after the loop was idle, and twice as many each time from then on: those who are
+answered first can send again while the others are answered, and linger.ms of all that comes begins with the
+first."""
 GLANCE_SECONDS = 0.001
 """How long it waits where librdkafka has nothing to report on: it is only to be seen that it comes back."""
 BUSY_SECONDS = 0.0001
@@ -334,7 +335,6 @@ class Pipeline:
         most = REPORTS_A_TURN
         while True:
             arrived = client.collect(most)
-            most = REPORTS_A_TURN
             if self._handed_at is not None and (arrived.reports or arrived.counted):
                 # Before they are settled, which may hand over what is stamped anew.
                 self._soon = time.perf_counter() - self._handed_at < SOON_SECONDS
@@ -345,6 +345,10 @@ class Pipeline:
             if client.pending:
                 # Not to be cancelled: it is asked for the reports of a purge, too.
                 await trio.lowlevel.cancel_shielded_checkpoint()
+                if most < REPORTS_A_TURN:
+                    # A pass runs its tasks in any order: after two of them what was sent again has been read.
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    most = min(2 * most, REPORTS_A_TURN)
                 busy = time.perf_counter() - began > BUSY_SECONDS
             if not client.pending:
                 self._handed_over = trio.Event()
