@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -637,6 +637,7 @@ def numbered(batches: list[Batch]) -> list[tuple[int, Record]]:
     return [pair for batch in batches for pair in zip(batch.numbers, batch.records, strict=True)]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine, of making JSON
 @given(st.lists(json_items, min_size=1, max_size=30), st.sampled_from([None, 1]), st.booleans())
 def test_both_ways_of_reading_find_the_same_records(
     items: list[dict[str, Any]], indent: int | None, ascii_: bool
@@ -652,6 +653,15 @@ def test_both_ways_of_reading_find_the_same_records(
     for (_, record), item in zip(whole, items, strict=True):
         expected = item.get("value")
         assert (None if record.value is None else json.loads(record.value)) == expected
+
+
+@pytest.mark.parametrize("begin", ["", '"records":null,'])
+@pytest.mark.parametrize("in_steps", [False, True])
+def test_records_inside_something_else_are_no_records(in_steps: bool, begin: str) -> None:
+    content = ("{" + begin + '"key_schema":{"records":[{"value":1}]}}').encode()
+    with pytest.raises(IngestError) as raised:
+        list(reader().read_in_steps(content)) if in_steps else reader().read(content)
+    assert raised.value.status in (400, 422)
 
 
 @given(st.binary(max_size=60))

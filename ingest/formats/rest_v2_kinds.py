@@ -114,5 +114,6 @@ _read_frame = msgspec.json.Decoder(_Envelope[Raw]).decode
 
 
 def read_frame(content: bytes) -> bytes:
-    """The text of an envelope's records, which are passed over."""
-    return bytes(_read_frame(content).records)
+    """The text of an envelope's records, which are passed over; empty where it has none."""
+    records: Raw | None = _read_frame(content).records  # None where there are none, as above
+    return b"" if records is None else bytes(records)
