@@ -397,6 +397,10 @@ def test_figures_are_held_against_the_best_in_rust() -> None:
 
     assert words(of(200))["delivered, 64 connections, linger.ms 5"] == "reached"
     assert words(of(199))["delivered, 64 connections, linger.ms 5"] == "missed"
+    assert "takes" not in report.missed(of(200))
+    said = report.missed(of(199))
+    assert "ingest takes " in said
+    assert "glommio-tcp takes " in said
     assert "glommio-tcp" in figures.judge(of(199))[0].what
 
 

@@ -23,6 +23,8 @@ class Verdict:
     value: float | None
     shown: str
     reached: bool
+    between: tuple[tuple[str, Case], ...] = ()
+    """The systems that it compares, ours first, each with the case whose rates were taken."""
 
     @property
     def word(self) -> str:
@@ -53,15 +55,15 @@ def best(
     cases: Sequence[Case],
     systems: Sequence[str],
     metric: Callable[[Rate], float] = lambda rate: rate.per_second,
-) -> tuple[float, str] | None:
-    """The highest median of these systems in these cases, and whose it is; None where there is none."""
+) -> tuple[float, str, Case] | None:
+    """The highest median of these systems in these cases, and whose it is and where; None for none."""
     medians = [
-        (median, system)
+        (median, system, case)
         for system in systems
         for case in cases
         if (median := findings.median(system, case, metric)) is not None
     ]
-    return max(medians) if medians else None
+    return max(medians, key=lambda each: each[0]) if medians else None
 
 
 def _ratio(
@@ -73,7 +75,8 @@ def _ratio(
     if ours is None or theirs is None:
         return Verdict(what, f"requests/s ≥ {bound:g} ×", None, "", reached=False)
     value = ours[0] / theirs[0]
-    return Verdict(what, f"requests/s ≥ {bound:g} ×", value, f"{value:.2f} ×", value >= bound)
+    between = (ours[1:], theirs[1:])
+    return Verdict(what, f"requests/s ≥ {bound:g} ×", value, f"{value:.2f} ×", value >= bound, between)
 
 
 def _cpu(findings: Findings, what: str, case: Case, against: str, bound: float) -> Verdict:
@@ -83,7 +86,8 @@ def _cpu(findings: Findings, what: str, case: Case, against: str, bound: float) 
     if ours is None or not theirs:
         return Verdict(what, f"≤ {bound:g} ×", None, "", reached=False)
     value = ours / theirs
-    return Verdict(what, f"≤ {bound:g} ×", value, f"{value:.2f} ×", value <= bound)
+    between = ((OURS, case), (against, case))
+    return Verdict(what, f"≤ {bound:g} ×", value, f"{value:.2f} ×", value <= bound, between)
 
 
 def _hold(findings: Findings) -> Verdict:
@@ -106,7 +110,8 @@ def _batches(findings: Findings) -> Verdict:
     if ours is None or theirs is None:
         return Verdict(what, "≥ 5 ×", None, "", reached=False)
     value = ours / theirs[0]
-    return Verdict(what, "≥ 5 ×", value, f"{value:.2f} ×", value >= 5)
+    between = ((OURS, BATCHES), theirs[1:])
+    return Verdict(what, "≥ 5 ×", value, f"{value:.2f} ×", value >= 5, between)
 
 
 def _storms(findings: Findings) -> Verdict:

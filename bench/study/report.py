@@ -143,6 +143,25 @@ def reach(findings: Findings) -> str:
     )
 
 
+def missed(findings: Findings) -> str:
+    """Of each figure that was missed: what a request takes of a processor on both sides, and what ran out."""
+    parts = []
+    for verdict in figures.judge(findings):
+        if verdict.word == "missed" and verdict.between:
+            sides = "; ".join(_taken(findings, name, case) for name, case in verdict.between)
+            end = ran_out_of(_middle_of(findings.rates(*verdict.between[0])))
+            parts.append(f"{verdict.what}, {verdict.shown}: {sides}. What ingest ran out of: {end}")
+    return "\n\n".join(parts) if parts else "No figure that compares two systems was missed."
+
+
+def _taken(findings: Findings, name: str, case: Case) -> str:
+    rate = _middle_of(findings.rates(name, case))
+    parts = rate.observed.parts
+    user, kernel = (seconds / rate.requests * 1e6 for seconds in (parts.server_user, parts.server_system))
+    of = f"{user:.1f} µs a request in its own code and its libraries' and {kernel:.1f} µs in the kernel"
+    return f"{name} takes {of} (linger.ms {case.linger_ms:g})"
+
+
 def phases(findings: Findings) -> str:
     """The document's rows beside ours, and what each row ran out of."""
     first, second = plan.PHASE_1, _second(findings)
@@ -357,6 +376,7 @@ COLUMNS: dict[str, tuple[Callable[[Rate], float], int]] = {
 SECTIONS: dict[str, Callable[[Findings], str]] = {
     "origin": origin,
     "figures": reach,
+    "missed": missed,
     "links": links,
     "phases": phases,
     "factors": changes,
