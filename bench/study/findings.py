@@ -92,8 +92,18 @@ class Rate(Struct, frozen=True, tag=True):
         return self.per_second * self.case.lines
 
     @property
+    def user_us(self) -> float:
+        """The server's processor time for a request, in its own code and its libraries'."""
+        return self.observed.parts.server_user / self.requests * 1e6
+
+    @property
+    def system_us(self) -> float:
+        """The same in the kernel."""
+        return self.observed.parts.server_system / self.requests * 1e6
+
+    @property
     def cpu_us(self) -> float:
-        """The server's processor time for a request."""
+        """Both together."""
         return self.observed.parts.server / self.requests * 1e6
 
 

@@ -150,14 +150,13 @@ def missed(findings: Findings) -> str:
         if verdict.word == "missed" and verdict.between:
             sides = "; ".join(_taken(findings, name, case) for name, case in verdict.between)
             end = ran_out_of(_middle_of(findings.rates(*verdict.between[0])))
-            parts.append(f"{verdict.what}, {verdict.shown}: {sides}. What ingest ran out of: {end}")
+            parts.append(f"{verdict.what}, {verdict.shown}: {sides}. What {plan.OURS} ran out of: {end}")
     return "\n\n".join(parts) if parts else "No figure that compares two systems was missed."
 
 
 def _taken(findings: Findings, name: str, case: Case) -> str:
     rate = _middle_of(findings.rates(name, case))
-    parts = rate.observed.parts
-    user, kernel = (seconds / rate.requests * 1e6 for seconds in (parts.server_user, parts.server_system))
+    user, kernel = rate.user_us, rate.system_us
     of = f"{user:.1f} µs a request in its own code and its libraries' and {kernel:.1f} µs in the kernel"
     return f"{name} takes {of} (linger.ms {case.linger_ms:g})"
 
@@ -231,8 +230,8 @@ def _bottleneck(rate: Rate, rounds: list[Rate]) -> tuple[str, ...]:
     )
     cores = (parts.server, parts.broker, parts.load, parts.wire)
     return (
-        f"{parts.server_user / requests * 1e6:.1f}",
-        f"{parts.server_system / requests * 1e6:.1f}",
+        f"{rate.user_us:.1f}",
+        f"{rate.system_us:.1f}",
         *(f"{part / observed.seconds:.2f}" for part in cores),
         f"{observed.voluntary / requests:.2f}",
         f"{observed.involuntary / requests:.2f}",

@@ -17,6 +17,8 @@ from ingest.errors import InvalidRecord, shown
 REMEMBERED_NAMES = 64
 """For how many fields' names it is remembered how they are read; making that takes as long as a request."""
 
+JSON_FAULTS = msgspec.DecodeError, UnicodeDecodeError, RecursionError
+"""What reading text that should be JSON raises."""
 _pass_over = msgspec.json.Decoder(msgspec.Raw).decode
 _pass_over_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _string = msgspec.json.Decoder(str).decode
@@ -25,7 +27,7 @@ _string = msgspec.json.Decoder(str).decode
 def json_fault(error: Exception) -> str:
     """What was wrong with JSON that could not be read, in words for whoever sent it.
 
-    `error` is what reading it raised: `msgspec.DecodeError`, `UnicodeDecodeError` or `RecursionError`.
+    `error` is what reading it raised, one of `JSON_FAULTS`.
     """
     if isinstance(error, RecursionError):
         return "nested too deeply"
@@ -56,7 +58,7 @@ def are_json(text: bytes, lines: int) -> bool:
     try:
         values = _pass_over_lines(text)
         text.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except JSON_FAULTS:
         return False
     # A value can go on in the next line, and a line can have two.
     return len(values) == lines and b"\n".join(values) == text

@@ -25,7 +25,7 @@ from ingest.errors import (
 from ingest.formats.base64 import REFUSED
 from ingest.formats.cutting import ArrayInSteps, find_array, most_bytes
 from ingest.formats.dialects import WRITERS, spokesman
-from ingest.formats.keys import json_fault
+from ingest.formats.keys import JSON_FAULTS, json_fault
 from ingest.formats.plain import MOST_HEADERS, check_headers, check_size
 from ingest.formats.rest_v2_kinds import KINDS, Item, Kind, read_frame
 from ingest.formats.seam import (
@@ -184,7 +184,7 @@ class EnvelopeReader(ReaderInSteps):
         try:
             content.decode()  # values are passed over, and not looked at
             items = self._kind.whole(content).records
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except JSON_FAULTS as error:
             raise self._invalid(error) from None
         if not items:
             raise _no_records()
@@ -205,7 +205,7 @@ class EnvelopeReader(ReaderInSteps):
         rule = 'the envelope is {"records":[…]}, with records once and nowhere else'
         try:
             steps.check_frame(read_frame, rule)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except JSON_FAULTS as error:
             raise self._invalid(error) from None
 
     def _cut_batch(self, objects: list[bytes], before: int) -> Batch:
@@ -214,7 +214,7 @@ class EnvelopeReader(ReaderInSteps):
         try:
             text.decode()
             items = self._kind.items(text)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except JSON_FAULTS as error:
             raise self._invalid(error, before) from None
         return self._batch(items, before + 1)
 

@@ -20,7 +20,7 @@ from ingest.errors import (
 )
 from ingest.formats.base64 import B, from_base64, read_leniently
 from ingest.formats.cutting import Cutter, most_bytes
-from ingest.formats.keys import json_fault
+from ingest.formats.keys import JSON_FAULTS, json_fault
 from ingest.formats.plain import MOST_HEADERS, check_headers, check_size
 from ingest.formats.seam import (
     Batch,
@@ -287,7 +287,7 @@ class ObjectReader(StreamReader):
                     record, said = read_record(item, self._intent, self._record_bytes)
                 except msgspec.ValidationError as wrong:
                     failures.append((self._number, invalid_object(wrong)))
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
+                except JSON_FAULTS as wrong:
                     error, more = invalid_object(wrong), False
                     break
                 except IngestError as wrong:

@@ -12,6 +12,7 @@ from ingest.answers import error_body
 from ingest.errors import IngestError, TooLarge, Unprocessable
 from ingest.formats.base64 import B, read_leniently
 from ingest.formats.cutting import ArrayInSteps, find_array, most_bytes
+from ingest.formats.keys import JSON_FAULTS
 from ingest.formats.rest_v3 import (
     PATHS,
     RECORD_SCHEMA,
@@ -107,7 +108,7 @@ class EntriesReader(ReaderInSteps):
         try:
             content.decode()
             entries = read_leniently(content, _read_entries, _read_loose_entries, _decode_entries).entries
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except JSON_FAULTS as error:
             raise invalid_object(error) from None
         if not entries:
             raise _no_entries()
@@ -128,7 +129,7 @@ class EntriesReader(ReaderInSteps):
                 raise _no_entries()
             rule = 'a batch is {"entries":[…]}, with entries once and nowhere else'
             steps.check_frame(lambda frame: bytes(_read_frame(frame).entries), rule)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except JSON_FAULTS as error:
             raise invalid_object(error) from None
 
     def _batch(self, entries: Sequence[WrittenRecord[bytes]]) -> Batch:
