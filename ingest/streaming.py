@@ -193,8 +193,7 @@ class Stream:
             if batch is None:
                 return
             # How many there are is known only now.
-            count = len(batch.numbers) + len(batch.failures)
-            self._streams.turn.spend(self._reader.record_cost * count)
+            self._streams.turn.spend(self._reader.cost_of(batch))
             await self._take(batch)
             size = 0
 

@@ -141,6 +141,20 @@ def test_many_short_lines_come_in_batches() -> None:
     assert [lines.numbers[0] for lines in batches] == [1, BATCH_RECORDS + 1, 2 * BATCH_RECORDS + 1]
 
 
+@pytest.mark.parametrize(
+    ("blank", "validate"),
+    [(b"\n", True), (b" \t\r\n", True), (b"\n", False)],
+    ids=["empty", "white", "unread"],
+)
+def test_blank_lines_in_a_row_are_skipped_together(blank: bytes, validate: bool) -> None:
+    decoder = LineDecoder(LIKE, record_bytes=LIMIT, validate=validate)
+    batches = list(decoder.feed(10 * BATCH_RECORDS * blank + b"1\n" + blank))
+    assert [(list(lines.numbers), len(lines.failures)) for lines in batches if lines.numbers] == [
+        ([10 * BATCH_RECORDS + 1], 0)
+    ]
+    assert len(batches) == 1
+
+
 def test_where_headers_leave_no_room_every_line_is_too_long() -> None:
     records, failures = decode([b"1\n", b"2"], limit=FIXED)
     assert (records, [number for number, _ in failures]) == ([], [1, 2])

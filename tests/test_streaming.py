@@ -178,6 +178,18 @@ async def test_lines_are_passed_on_unread_where_the_client_says_so() -> None:
     assert [record.value for record in producer.records] == [b"not JSON", b"\xff"]
 
 
+async def test_blank_lines_count_where_a_line_is_named() -> None:
+    content = b"1\n" + 2_500 * b"\n" + 1_500 * b" \r\n" + b"\n{]\r\n" + 3_000 * b"\r\n" + b"2\n\n"
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        body = (await exchanges.ask(request("POST /", LINES, content=content))).json
+        assert (body["accepted"], [line_of(each) for each in body["results"]]) == (
+            2,
+            [(4_003, 42206, "not_written")],
+        )
+        answer = await exchanges.ask(request("POST /?offsets=true", LINES, content=content))
+    assert [each["line"] for each in answer.lines] == [1, 4_003, 7_004]
+
+
 async def test_no_lines_are_no_failure() -> None:
     async with open_exchanges(MemoryProducer()) as exchanges:
         assert (await exchanges.ask(post())).json == {"accepted": 0, "failed": 0}
@@ -722,6 +734,18 @@ async def test_of_many_streams_about_one_decodes_in_each_pass_of_the_loop() -> N
                 assert (await client.answer()).json["failed"] == 10 * BATCH_RECORDS
     # Until one is read, lines are taken for plain ones; little that is left of a turn is somebody else's.
     assert len(passes) >= 20 * 9 * 0.9
+
+
+async def test_blank_lines_between_others_are_skipped_over_many_passes_of_the_loop() -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        clients = [exchanges.connect() for _ in range(20)]
+        for client in clients:
+            await client.send(OPEN + chunk(20 * (b"1\n" + (BATCH_RECORDS - 1) * b"\n")) + chunk(b""))
+        async with passes_counted() as passes:
+            for client in clients:
+                assert (await client.answer()).json == {"accepted": 20, "failed": 0}
+    # Of 400 batches about three are looked at in a turn.
+    assert len(passes) >= 20 * 20 // 4
 
 
 @pytest.mark.parametrize(

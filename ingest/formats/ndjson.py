@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -24,6 +25,9 @@ NDJSON_TYPES = frozenset(
 
 COMMON_BYTES = 4_096
 """The most bytes of key and headers that every line gets: a short line must not become a long record."""
+
+# Lines that are skipped, as many as there are in a row; what is not read may be white space.
+_BLANK, _EMPTY = re.compile(rb"\s*\n"), re.compile(rb"\n+")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -89,6 +93,7 @@ class LineDecoder:
         """As it was given."""
         self._key_field = key_field if validate else None  # lines that are not read have none
         self._validate = validate
+        self._skipped = _BLANK if validate else _EMPTY
         self._like_cost = like.cost(shares_headers=True)
         self._batch_lines = BATCH_RECORDS
         if batch_bytes is not None:
@@ -97,6 +102,8 @@ class LineDecoder:
         self._number = 0
         self.plain = True
         """Whether nothing was special about the last lines: they were read in a fraction of the time."""
+        self.blank = 0
+        """How many of the last lines were skipped, of those that were looked at one by one."""
         self._begun = bytearray()  # the line whose end has not come; empty once it is too long
         self._begun_bytes = 0
 
@@ -111,6 +118,10 @@ class LineDecoder:
         Each batch is decoded when it is asked for: a read of short lines makes many times its own size.
         """
         while b"\n" in data:
+            if not self._begun_bytes and (skipped := self._skipped.match(data)):
+                self._number += data.count(b"\n", 0, skipped.end())
+                data = data[skipped.end() :]
+                continue
             lines: list[bytes | None]
             *lines, data = data.split(b"\n", self._batch_lines)  # type: ignore[assignment]
             if self._begun_bytes:
@@ -151,6 +162,7 @@ class LineDecoder:
         self.plain = quick is not None
         if quick is not None:
             self._number += len(lines)
+            self.blank = 0
             return quick
         most = self._line_bytes
         values: list[bytes] = []
@@ -160,6 +172,8 @@ class LineDecoder:
         errors: dict[str, IngestError] = {}  # lines that fail for the same reason share it
         cost = 0
         for number, line in enumerate(lines, self._number + 1):
+            if line == b"":
+                continue
             try:
                 if line is None:
                     raise self._too_long()
@@ -186,6 +200,7 @@ class LineDecoder:
             except IngestError as error:
                 failures.append((number, errors.setdefault(error.message, error.alone())))
         self._number += len(lines)
+        self.blank = len(lines) - len(values) - len(failures)
         longest = max(map(len, values), default=0)
         records = Alike(self._like, values, None if self._key_field is None else keys, longest=longest)
         return Batch(records, numbers, failures, cost + len(values) * self._like_cost)
@@ -246,6 +261,10 @@ class LineReader(LineDecoder, StreamReader):
     def record_cost(self) -> int:
         """What a line like the last ones takes."""
         return PLAIN_LINE_COST if self.plain else LINE_COST
+
+    def cost_of(self, batch: Batch) -> int:
+        """Blank lines among others cost something too."""
+        return super().cost_of(batch) + PLAIN_LINE_COST * self.blank
 
     def results(self, batch: Batch, reports: Sequence[DeliveryReport]) -> bytes:
         """A line for each line."""
