@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.config import Config
-from ingest.errors import DeliveryFailed
+from ingest.errors import BadRequest, DeliveryFailed
 from ingest.formats.cloudevents import BATCH, STRUCTURED, CloudEvents
 from ingest.formats.seam import MOST_RECORDS, Batch, Bounds, Reader
 from ingest.http.engines import ENGINES
@@ -273,6 +273,25 @@ def test_both_ways_of_reading_a_batch_find_the_same(events: list[Any]) -> None:
     steps = list(reader((b"content-type", BATCH.encode())).read_in_steps(content))
     assert numbered(steps) == numbered([whole])
     assert [number for step in steps for number, _ in step.failures] == [n for n, _ in whole.failures]
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (b"{1}", "item 1501: expected '\"' (byte 1)"),
+        (b'{"id":5,"x":tru}', "item 1501: invalid character (byte 13)"),
+        (b"5", "item 1501: invalid JSON: '5,"),
+    ],
+)
+def test_what_is_no_json_in_a_large_batch_has_its_place_and_fails_all(item: bytes, message: str) -> None:
+    items = [json.dumps(EVENT).encode()] * 2_000
+    items[1_500] = item
+    content = b"[%b]" % b",".join(items)
+    with pytest.raises(BadRequest):
+        reader((b"content-type", BATCH.encode())).read(content)
+    with pytest.raises(BadRequest) as raised:
+        list(reader((b"content-type", BATCH.encode())).read_in_steps(content))
+    assert message in raised.value.message
 
 
 # Keys ----------------------------------------------------------------------------------------------------

@@ -534,8 +534,10 @@ async def test_large_envelope_has_one_deadline_for_all_of_its_batches(autojump_c
         (b'{"value_schema_id":7,"records":[%b]}', 200),
         (b'{"records":[%b],"x":1}', 422),
         (b'{"records":[%b],"records":[{"value":1}]}', 400),
+        (b'{"records":[%b],"records":[]}', 422),
+        (b'{"key_schema":{"records":[%b]}}', 422),
         (b'{"records":[%b],"records":["the array was here"]}', 400),
-        (b'{"records":[%b],"rec\\u006frds":[]}', 400),
+        (b'{"records":[%b],"rec\\u006frds":[]}', 422),
         (b'{"rec\\u006frds":[%b]}', 422),
         (b'{"key_schema":{"records":[{"value":1}]},"records":[%b]}', 413),
         (b'{"records":[%b,{"value":1,"y":2}]}', 422),
@@ -567,7 +569,7 @@ async def test_one_object_of_a_large_envelope_may_be_nested_so_deep(depth: int, 
     else:
         assert (
             answer.json["message"]
-            == "invalid JSON: nested too deeply; about 900 brackets in one another are the most"
+            == "record 1: invalid JSON: nested too deeply; about 900 brackets in one another are the most"
         )
         assert producer.records == []
 
@@ -661,7 +663,37 @@ def test_records_inside_something_else_are_no_records(in_steps: bool, begin: str
     content = ("{" + begin + '"key_schema":{"records":[{"value":1}]}}').encode()
     with pytest.raises(IngestError) as raised:
         list(reader().read_in_steps(content)) if in_steps else reader().read(content)
-    assert raised.value.status in (400, 422)
+    assert raised.value.status == 422
+
+
+@pytest.mark.parametrize(
+    ("item", "place"),
+    [
+        (b'{"partition":"a"}', "`$.records[1500].partition`"),
+        (b'{"headers":[{"key":"h","value":"*"}]}', "`$.records[1500].headers[0].value`"),
+        (b'{"value":1 2}', "record 1501: invalid JSON: expected ',' or '}' (byte 11)"),
+        (b'{"value":"\xff"}', "record 1501: invalid JSON: not UTF-8 at byte 10"),
+        (b"5", "record 1501: invalid JSON"),
+        (b'{"partition":-5}', "record 1501 has partition -5"),
+        (b'{"value":"%b"}' % (2_010_000 * b"x"), "record 1501: an object has more than"),
+    ],
+)
+def test_what_is_wrong_in_a_large_envelope_has_its_place_in_all_of_it(item: bytes, place: str) -> None:
+    items = [b'{"value":"%b"}' % (100 * b"x")] * 2_000
+    items[1_500] = item
+    with pytest.raises(IngestError) as raised:
+        list(reader().read_in_steps(b'{"records":[%b]}' % b",".join(items)))
+    assert place in raised.value.message
+
+
+@pytest.mark.parametrize("frame", [b'{"key_schema":1 2,"records":[%b]}', b'{"records":[%b]}x'])
+def test_what_is_wrong_around_the_records_has_its_place(frame: bytes) -> None:
+    content = frame % b",".join([b'{"value":1}'] * 2_000)
+    with pytest.raises(IngestError) as whole:
+        reader().read(content)
+    with pytest.raises(IngestError) as in_steps:
+        list(reader().read_in_steps(content))
+    assert in_steps.value.message == whole.value.message
 
 
 @given(st.binary(max_size=60))

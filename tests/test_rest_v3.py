@@ -683,7 +683,8 @@ async def test_large_batch_keeps_its_order_and_the_same_rules() -> None:
     for wrong, status, error_code in (
         (b'{"entries":%b,"x":1}', 400, 400),
         (b'{"entries":%b,"entries":[{}]}', 400, 400),
-        (b'{"entries":%b,"entri\\u0065s":[]}', 400, 400),
+        (b'{"entries":%b,"entries":[]}', 422, 42208),
+        (b'{"entries":%b,"entri\\u0065s":[]}', 422, 42208),
         (b'{"entri\\u0065s":%b}', 422, 42208),
     ):
         content = wrong % json.dumps(entries).encode()
@@ -692,6 +693,25 @@ async def test_large_batch_keeps_its_order_and_the_same_rules() -> None:
     entries[-1] = entries[0]
     answer = await ask(post({"entries": entries}, target=BATCH))
     assert answer.json["error_code"] == 42208
+
+
+@pytest.mark.parametrize(
+    ("entry", "place"),
+    [
+        (b'{"id":"x","value":1}', "`$.entries[1500].value`"),
+        (b'{"id":"x","headers":[{"name":"h","value":"*"}]}', "`$.entries[1500].headers[0].value`"),
+        (b'{"id":"x" 1}', "entry 1501: invalid JSON: expected ',' or '}' (byte 10)"),
+        (b'{"id":"\xff"}', "entry 1501: invalid JSON: not UTF-8 at byte 7"),
+        (b"null", "entry 1501: invalid JSON"),
+    ],
+)
+async def test_what_is_wrong_in_a_large_batch_has_its_place_in_all_of_it(entry: bytes, place: str) -> None:
+    producer = MemoryProducer()
+    entries = [b'{"id":"%d","value":{"data":"%b"}}' % (number, 600 * b"x") for number in range(2_000)]
+    entries[1_500] = entry
+    answer = await ask(post(b'{"entries":[%b]}' % b",".join(entries), target=BATCH), producer)
+    assert (answer.status, producer.records) == (400, [])
+    assert place in answer.json["message"]
 
 
 async def test_number_of_entries_has_a_limit() -> None:

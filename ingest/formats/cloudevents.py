@@ -18,7 +18,7 @@ from msgspec import Meta, Raw, Struct
 from ingest.errors import BadRequest, IngestError, InvalidRecord, TooLarge, UnsupportedMediaType
 from ingest.formats.cutting import ArrayInSteps, most_bytes
 from ingest.formats.fields import read_fields
-from ingest.formats.keys import json_fault, key_at
+from ingest.formats.keys import JSON_FAULTS, json_fault, key_at
 from ingest.formats.plain import RecordReader, check_size
 from ingest.formats.seam import (
     BATCH_RECORDS,
@@ -58,6 +58,7 @@ class _Event(Struct, gc=False):
 
 _read_event = msgspec.json.Decoder(_Event).decode
 _read_items = msgspec.json.Decoder(list[Raw]).decode
+_pass_over = msgspec.json.Decoder(Raw).decode
 
 
 _COUNTED = {"$ref": "#/components/schemas/Counted"}
@@ -201,9 +202,7 @@ def _read_json(
         text.decode()
         event = _read_event(text)
         _check_version(event.specversion)
-    except UnicodeDecodeError as error:
-        raise InvalidRecord(f"no CloudEvent: {json_fault(error)} at byte {error.start}") from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except JSON_FAULTS as error:
         raise InvalidRecord(f"no CloudEvent: {json_fault(error)}") from None
     except BadRequest as error:
         raise InvalidRecord(error.message) from None
@@ -215,6 +214,14 @@ def _read_json(
     record = Record(like.topic, text, key, like.headers, like.partition, like.timestamp)
     check_size(record.size(), record_bytes)
     return record
+
+
+def _check_item(text: bytes, number: int) -> None:
+    """Raises `BadRequest` for one of a batch that is no JSON, so that the batch is none either."""
+    try:
+        _pass_over(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadRequest(f"no batch of CloudEvents: item {number}: {json_fault(error)}") from None
 
 
 class StructuredReader(RecordReader):
@@ -254,13 +261,15 @@ class BatchReader(ReaderInSteps):
 
     def read_in_steps(self, content: bytes) -> Iterator[Batch]:
         """The same in batches."""
-        steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes))
-        count = 0
+        steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes), "item")
         for items in steps:
-            if count + len(items) > MOST_RECORDS:
+            if steps.before + len(items) > MOST_RECORDS:
                 raise TooLarge(f"more than {MOST_RECORDS} events in one batch; send several")
-            yield self._batch(items, count + 1)
-            count += len(items)
+            first = steps.before + 1
+            batch = self._batch(items, first)
+            for number, _ in batch.failures:
+                _check_item(items[number - first], number)
+            yield batch
         if content[steps.end :].strip(b" \t\r\n"):
             raise BadRequest("no batch of CloudEvents: there is more behind the array")
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from ingest.errors import BadRequest, TooLarge
+import msgspec
+
+from ingest.errors import BadRequest, IngestError, InvalidRecord, TooLarge, shown
+from ingest.formats.keys import check_json, json_fault
 
 TOKENS_AT_ONCE = 4_000
 """How many brackets are looked at before others get their turn, which is about a millisecond's work."""
@@ -48,6 +51,8 @@ _NEXT = re.compile(
 _STRING_REST = re.compile(_STRING, re.DOTALL)
 _WHOLE_STRING = re.compile(rb'"%b"' % _STRING, re.DOTALL)
 _BLANK = re.compile(rb"[ \t\r\n]*+")
+_INDEX, _BYTE = re.compile(r"`\$\[(\d+)\]"), re.compile(r"\(byte (\d+)\)")
+"""How msgspec says where something was wrong."""
 
 
 class Cutter:
@@ -191,13 +196,19 @@ def find_array(content: bytes, name: str) -> int | None:
 class ArrayInSteps:
     """The objects of one array that is somewhere in `content`, some at a time."""
 
-    def __init__(self, content: bytes, most_bytes: int, begin: int = 0) -> None:
-        """`most_bytes` is the most of one object; the array begins at `begin`, perhaps behind white space."""
+    def __init__(self, content: bytes, most_bytes: int, called: str, begin: int = 0) -> None:
+        """`most_bytes` is the most of one object, and `called` what messages call it.
+
+        The array begins at `begin`, perhaps behind white space.
+        """
         self._content = content
+        self._called = called
         self._most_bytes = most_bytes
         self._begin = begin
         self.end = begin
         """Where the array ends; known once all objects have been handed out."""
+        self.before = 0
+        """How many objects were handed out before the last ones; in the end, all."""
 
     def __iter__(self) -> Iterator[list[bytes]]:
         """At most `MOST_AT_ONCE` objects, or about `STEP_BYTES`, or none where others are to have their turn.
@@ -207,33 +218,69 @@ class ArrayInSteps:
         cutter = Cutter(self._most_bytes, array=True)
         objects: list[bytes] = []
         size = 0
-        for at in range(self._begin, len(self._content), STEP_BYTES):
-            cutter.feed(self._content[at : at + STEP_BYTES])
-            while (found := cutter.next()) is not None:
-                if found:
-                    objects.append(found)
-                    size += len(found)
-                if len(objects) == MOST_AT_ONCE or size > STEP_BYTES or not found:
-                    yield objects
-                    objects, size = [], 0
-            if cutter.ended:
-                break
-            yield []
-        if not cutter.ended:
-            cutter.end()
+        try:
+            for at in range(self._begin, len(self._content), STEP_BYTES):
+                cutter.feed(self._content[at : at + STEP_BYTES])
+                while (found := cutter.next()) is not None:
+                    if found:
+                        objects.append(found)
+                        size += len(found)
+                    if len(objects) == MOST_AT_ONCE or size > STEP_BYTES or not found:
+                        yield objects
+                        self.before += len(objects)
+                        objects, size = [], 0
+                if cutter.ended:
+                    break
+                yield []
+            if not cutter.ended:
+                cutter.end()
+        except (BadRequest, TooLarge) as error:
+            if not cutter.cut_bytes:
+                raise  # it is no array
+            number = self.before + len(objects) + 1
+            raise type(error)(f"{self._called} {number}: {error.message}") from None
         self.end = self._begin + cutter.cut_bytes
         yield objects
+        self.before += len(objects)
 
-    def check_frame(self, read_array: Callable[[bytes], bytes], rule: str) -> None:
+    def fault(self, error: Exception, objects: Sequence[bytes], name: str) -> str:
+        """What was wrong with `objects`, the last ones, and where in all of the array, the value of `name`.
+
+        `error`, one of `JSON_FAULTS`, is what reading them as one array raised.
+        """
+        if isinstance(error, msgspec.ValidationError):
+            return _INDEX.sub(lambda place: f"`$.{name}[{self.before + int(place[1])}]", shown(str(error)))
+        for number, text in enumerate(objects, self.before + 1):
+            try:
+                check_json(text)
+            except InvalidRecord as wrong:
+                return f"{self._called} {number}: {wrong.message}"
+        return f"invalid JSON: {json_fault(error)}"
+
+    def check_frame(self, read_array: Callable[[bytes], bytes], rule: str, none: IngestError) -> None:
         """Hold what is around the array against what it has to be; once all objects have been handed out.
 
         `read_array` reads an object and returns the text of the array in it.  Raises what that raises,
-        `UnicodeDecodeError`, `TooLarge` where there are more than `FRAME_BYTES`, and `BadRequest` with the
-        `rule` where the array that was found is not the one.
+        `UnicodeDecodeError`, `TooLarge` where there are more than `FRAME_BYTES`, `none` where the object has
+        no such array, and `BadRequest` with the `rule` where the array that was found is not the one.
         """
         if self._begin + len(self._content) - self.end > FRAME_BYTES:
             raise TooLarge(f"there are more than {FRAME_BYTES} bytes beside the records, which is the most")
         frame = self._content[: self._begin] + _STANDS_FOR_ARRAY + self._content[self.end :]
         frame.decode()
-        if read_array(frame) != _STANDS_FOR_ARRAY:
+        try:
+            found = read_array(frame)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError as error:
+            raise msgspec.DecodeError(_BYTE.sub(self._placed, str(error))) from None
+        if found in (b"", b"null", b"[]"):
+            raise none
+        if found != _STANDS_FOR_ARRAY:
             raise BadRequest(rule)
+
+    def _placed(self, place: re.Match[str]) -> str:
+        """The place in the content that is at this place in its frame."""
+        at = int(place[1])
+        missing = self.end - self._begin - len(_STANDS_FOR_ARRAY)
+        return f"(byte {at + missing if at > self._begin else at})"

@@ -32,7 +32,7 @@ def json_fault(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8"
+        return f"not UTF-8 at byte {error.start}"
     return shown(str(error)).removeprefix("JSON is malformed: ")
 
 
@@ -44,9 +44,7 @@ def check_json(data: bytes) -> None:
     try:
         _pass_over(data)
         data.decode()  # passing over a string does not look at its bytes
-    except UnicodeDecodeError as error:
-        raise InvalidRecord(f"invalid JSON: {json_fault(error)} at byte {error.start}") from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except JSON_FAULTS as error:
         raise InvalidRecord(f"invalid JSON: {json_fault(error)}") from None
 
 

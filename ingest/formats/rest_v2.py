@@ -23,7 +23,7 @@ from ingest.errors import (
     shown,
 )
 from ingest.formats.base64 import REFUSED
-from ingest.formats.cutting import ArrayInSteps, find_array, most_bytes
+from ingest.formats.cutting import FRAME_BYTES, ArrayInSteps, find_array, most_bytes
 from ingest.formats.dialects import WRITERS, spokesman
 from ingest.formats.keys import JSON_FAULTS, json_fault
 from ingest.formats.plain import MOST_HEADERS, check_headers, check_size
@@ -52,7 +52,6 @@ KARAPACE_TYPE = "application/vnd.kafka.json.v2+json"
 _MEDIA_TYPE = re.compile(r"application/vnd\.kafka(?:\.(json|binary|text))?(?:\.v[12])?\+json")
 _BINARY = frozenset({"", "application/json", "application/octet-stream"})
 """What the other servers take for the binary kind, beside its own media types."""
-_INDEX = re.compile(r"`\$\[(\d+)\]")
 
 _BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _ANSWER_SCHEMA = {
@@ -194,37 +193,33 @@ class EnvelopeReader(ReaderInSteps):
         """The same in batches: the array is cut into its objects, which are read some at a time."""
         begin = find_array(content, "records")
         if begin is None:
-            raise _no_records()
-        steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes), begin)
-        count = 0
+            raise _no_records(f" within the first {FRAME_BYTES} bytes")
+        steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes), "record", begin)
         for objects in steps:
-            yield self._cut_batch(objects, count) if objects else Batch((), ())
-            count += len(objects)
-        if not count:
+            yield self._cut_batch(objects, steps) if objects else Batch((), ())
+        if not steps.before:
             raise _no_records()
         rule = 'the envelope is {"records":[…]}, with records once and nowhere else'
         try:
-            steps.check_frame(read_frame, rule)
+            steps.check_frame(read_frame, rule, _no_records())
         except JSON_FAULTS as error:
             raise self._invalid(error) from None
 
-    def _cut_batch(self, objects: list[bytes], before: int) -> Batch:
-        _check_count(before + len(objects))
+    def _cut_batch(self, objects: list[bytes], steps: ArrayInSteps) -> Batch:
+        _check_count(steps.before + len(objects))
         text = b"[" + b",".join(objects) + b"]"
         try:
             text.decode()
             items = self._kind.items(text)
         except JSON_FAULTS as error:
-            raise self._invalid(error, before) from None
-        return self._batch(items, before + 1)
+            raise self._invalid(error, steps.fault(error, objects, "records")) from None
+        return self._batch(items, steps.before + 1)
 
-    def _invalid(self, error: Exception, before: int | None = None) -> IngestError:
-        """What is wrong with the envelope; `before` is how many records were read apart from this one's."""
+    def _invalid(self, error: Exception, message: str | None = None) -> IngestError:
+        """What is wrong with the envelope; `message` says it where the error means another place."""
         if not isinstance(error, msgspec.ValidationError):
-            return BadRequest(f"invalid JSON: {json_fault(error)}")
-        message = shown(str(error))
-        if before is not None:
-            message = _INDEX.sub(lambda match: f"`$.records[{int(match[1]) + before}]", message)
+            return BadRequest(message or f"invalid JSON: {json_fault(error)}")
+        message = message or shown(str(error))
         if "unknown field" in message:
             return BadRequest(message) if self._dialect == "strimzi" else Unprocessable(message)
         if REFUSED in message and self._dialect == "strimzi":
@@ -336,5 +331,5 @@ def _check_count(count: int) -> None:
         raise TooLarge(f"more than {MOST_RECORDS} records in one request; send several requests")
 
 
-def _no_records() -> IngestError:
-    return Unprocessable('there are no records; an envelope is {"records":[{"value":…},…]}')
+def _no_records(where: str = "") -> IngestError:
+    return Unprocessable(f'there are no records{where}; an envelope is {{"records":[{{"value":…}},…]}}')

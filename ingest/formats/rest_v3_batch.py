@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ingest.answers import error_body
-from ingest.errors import IngestError, TooLarge, Unprocessable
+from ingest.errors import BadRequest, IngestError, TooLarge, Unprocessable
 from ingest.formats.base64 import B, read_leniently
-from ingest.formats.cutting import ArrayInSteps, find_array, most_bytes
+from ingest.formats.cutting import FRAME_BYTES, ArrayInSteps, find_array, most_bytes
 from ingest.formats.keys import JSON_FAULTS
 from ingest.formats.rest_v3 import (
     PATHS,
@@ -118,17 +118,21 @@ class EntriesReader(ReaderInSteps):
         """The same in batches."""
         begin = find_array(content, "entries")
         if begin is None:
-            raise _no_entries()
-        steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes), begin)
-        try:
-            for objects in steps:
-                text = b"[" + b",".join(objects) + b"]"
+            raise _no_entries(f" within the first {FRAME_BYTES} bytes")
+        steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes), "entry", begin)
+        for objects in steps:
+            text = b"[" + b",".join(objects) + b"]"
+            try:
                 text.decode()
-                yield self._batch(read_leniently(text, _read_list, _read_loose_list, _decode_list))
-            if not self._ids:
-                raise _no_entries()
-            rule = 'a batch is {"entries":[…]}, with entries once and nowhere else'
-            steps.check_frame(lambda frame: bytes(_read_frame(frame).entries), rule)
+                entries = read_leniently(text, _read_list, _read_loose_list, _decode_list)
+            except JSON_FAULTS as error:
+                raise BadRequest(steps.fault(error, objects, "entries")) from None
+            yield self._batch(entries)
+        if not self._ids:
+            raise _no_entries()
+        rule = 'a batch is {"entries":[…]}, with entries once and nowhere else'
+        try:
+            steps.check_frame(lambda frame: bytes(_read_frame(frame).entries), rule, _no_entries())
         except JSON_FAULTS as error:
             raise invalid_object(error) from None
 
@@ -197,5 +201,7 @@ def _wrong_batch(message: str) -> IngestError:
     return Unprocessable(message, error_code=42208)
 
 
-def _no_entries() -> IngestError:
-    return _wrong_batch('there are no entries; a batch is {"entries":[{"id":"1","value":{…}},…]}')
+def _no_entries(where: str = "") -> IngestError:
+    return _wrong_batch(
+        f'there are no entries{where}; a batch is {{"entries":[{{"id":"1","value":{{…}}}},…]}}'
+    )
