@@ -84,7 +84,7 @@ class Whole:
         self._beside = budget.hold_nothing(None)
         self._wait_seconds = intent.wait_seconds
         self._deadline = math.inf
-        self._room_until = math.inf  # what waits for room behind others
+        self._room_until = math.inf  # large content to be read, and what waits for room behind others
         self.accepted = 0
         """Records that were taken."""
 
@@ -104,7 +104,7 @@ class Whole:
     async def _run_many(self, parts: list[tuple[Batch, Hold]]) -> Response:
         """Produce the records of several batches, or beside failures, and answer for them."""
         # The batches wait one behind another, and all of them together no longer than one alone.
-        self._room_until = trio.current_time() + self._answer_seconds
+        self._room_until = min(self._room_until, trio.current_time() + self._answer_seconds)
         if not self._intent.queued:  # what is queued has its own time from then on
             self._deadline = min(self._deadline, self._room_until)
         parts.reverse()
@@ -195,6 +195,8 @@ class Whole:
             del here
             large = len(content) > LARGE_BYTES
             if large and reader.steps:
+                # Where many have so much, reading it takes seconds, which the wait for Kafka does not get.
+                self._room_until = trio.current_time() + self._answer_seconds - waited
                 parts = await self._read_in_steps(content)
                 hold.release()
                 return parts
@@ -224,6 +226,10 @@ class Whole:
         try:
             while True:
                 await self._turn.take(STEP_COST)
+                if trio.current_time() > self._room_until:
+                    raise Overloaded(
+                        f"the content was not read within timeouts.answer_seconds = {self._answer_seconds:g}"
+                    )
                 batch = next(steps, None)
                 if batch is None:
                     return parts

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from ingest.config import Config
 from ingest.errors import BadRequest, ConfigError, InvalidRecord, RecordRefused, UnknownTopic
@@ -180,6 +181,35 @@ async def test_missing_topic_can_be_the_answer_of_each_record() -> None:
         whole = await exchanges.ask(request("POST /words/other", content=b"a no b"))
     assert (each.status, each.content) == (200, b"40401 42206 40401")
     assert (whole.status, whole.json["error_code"]) == (404, UnknownTopic.error_code)
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "status", "answered"), [(0.4, 504, 10.0), (0.9, 503, 10.8)], ids=["to answer", "to read"]
+)
+async def test_time_to_read_large_content_is_not_added_to_the_deadline(
+    autojump_clock: MockClock, step_seconds: float, status: int, answered: float
+) -> None:
+    class SlowReader(WordsReader):
+        def read_in_steps(self, content: bytes) -> Iterator[Batch]:
+            for batch in super().read_in_steps(content):
+                autojump_clock.jump(step_seconds)
+                yield batch
+
+        def answer(self, reports: Sequence[DeliveryReport | None]) -> Response:
+            assert status == 504
+            return Response(504)
+
+    class SlowWords(Words):
+        def open(self, intent: Intent, bounds: Bounds) -> Reader:
+            return SlowReader(intent, bounds)
+
+    producer = StallingProducer()
+    async with open_exchanges(producer, formats=[SlowWords()]) as exchanges:
+        began = trio.current_time()
+        answer = await exchanges.ask(request("POST /", WORDS, content=20 * BATCH_RECORDS * b"word "))
+        assert answer.status == status
+        assert trio.current_time() - began == pytest.approx(answered)
+        assert (producer.pending > 0) == (status == 504)
 
 
 async def test_large_content_is_read_in_steps_and_answered_as_one() -> None:
