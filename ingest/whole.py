@@ -174,7 +174,7 @@ class Whole:
         if length is not None:
             reader.check_length(length)
         elif isinstance(exchange, Inflated):
-            exchange.check_as_it_comes(reader.check_length)
+            exchange.check_as_it_comes(reader.check_coded_length)
         head_cost = exchange.head_cost
         began = trio.current_time() if self._wait_seconds else 0.0
         here: bytes | bytearray | None = exchange.take_content()

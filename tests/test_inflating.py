@@ -269,6 +269,20 @@ async def test_the_limit_is_of_inflated_bytes(coding: str, size: int) -> None:
     assert answer.status == (200 if size <= 200_000 else 413)
 
 
+@pytest.mark.parametrize("make", [coded, chunked])
+async def test_content_that_its_coding_makes_longer_has_the_limit_of_its_record(
+    coding: str, make: Callable[..., bytes]
+) -> None:
+    config = Config(limits=Limits(request_bytes=201_000, record_bytes=200_000, held_bytes=2_000_000))
+    async with open_exchanges(MemoryProducer(), config) as exchanges:
+        asked = make(coding, noise(200_000))
+        assert len(asked) > 200_000
+        assert (await exchanges.ask(asked)).status == 200
+        answer = await exchanges.ask(make(coding, noise(200_001)))
+    assert answer.status == 413
+    assert "limits.record_bytes" in answer.json["message"]
+
+
 @pytest.mark.parametrize(
     ("named", "content", "status", "message"),
     [

@@ -88,13 +88,17 @@ class RecordReader(Reader):
 
     def check_length(self, length: int, *, more: bool = False) -> None:
         """Raises `TooLarge` for what no record can be made of."""
+        self.check_coded_length(length, more=more)
+        check_size(self.intent.like_bytes + length, self.bounds.record_bytes, more=more)
+
+    def check_coded_length(self, length: int, *, more: bool = False) -> None:
+        """Raises `TooLarge` by the limit of content; that of a record is for what is made of it."""
         if length > self.bounds.request_bytes:
             or_more = " or more" if more else ""
             raise TooLarge(
                 f"the content has {length} bytes{or_more}; "
                 f"limits.request_bytes is {self.bounds.request_bytes}"
             )
-        check_size(self.intent.like_bytes + length, self.bounds.record_bytes, more=more)
 
     def read(self, content: bytes) -> Batch:
         """The record."""

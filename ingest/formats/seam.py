@@ -112,6 +112,10 @@ class Reader(abc.ABC):
                 f"the content has {length} bytes{or_more}; limits.batch_bytes is {self.bounds.batch_bytes}"
             )
 
+    def check_coded_length(self, length: int) -> None:
+        """The same of content as it comes, before its coding is taken off; it may become less by that."""
+        self.check_length(length)
+
     @abc.abstractmethod
     def read(self, content: bytes) -> Batch:
         """The records of the content.  Raises `IngestError` where the whole request fails.
