@@ -55,7 +55,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def package(session: nox.Session) -> None:
     """Build sdist and wheel, and use them as somebody would who has only them."""
-    session.install("build", "pytest>=8.3", "pytest-timeout>=2.3", "pytest-trio>=0.8")
+    session.install("build", "pytest>=8.4", "pytest-timeout>=2.3", "pytest-trio>=0.8")
     dist = Path(session.create_tmp()) / "dist"
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
