@@ -181,16 +181,16 @@ def check(file: Annotated[Path | None, typer.Argument(metavar="[FILE]")] = None)
     """Say what is wrong with the configuration, or print it as it is in force, with secrets masked."""
     with _config_errors():
         config = load(file, os.environ, {})
-        config.share(_count(config))
         check_settings(config.producer_settings)
         check_formats(config)
         open_tls(config.http)
+        written = as_toml(config, _count(config))
     warnings = list(config.warnings)
     if "bootstrap.servers" not in config.producer_settings:
         warnings.append("no Kafka is named: serve starts a broker for development inside, in memory")
     for warning in warnings:
         typer.echo(f"warning: {warning}", err=True)
-    typer.echo(as_toml(config), nl=False)
+    typer.echo(written, nl=False)
 
 
 @contextmanager

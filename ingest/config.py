@@ -22,6 +22,7 @@ from ingest.options import MASK, convert, is_secret, shown
 from ingest.route import Route
 from ingest.sections import (
     HTTP,
+    MOST_CONNECTIONS,
     PROFILES,
     Compat,
     Limits,
@@ -100,6 +101,25 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def serves_rest_proxy(self) -> bool:
         """`http.rest_proxy`, or what stands for it while it is unset."""
         return self.http.native if self.http.rest_proxy is None else self.http.rest_proxy
+
+    @property
+    def creates_topics(self) -> bool:
+        """`topics.auto_create`, or what stands for it while it is unset: only with the broker inside."""
+        own = self.topics.auto_create
+        return "bootstrap.servers" not in self.kafka if own is None else own
+
+    @property
+    def derived(self) -> dict[str, dict[str, KafkaValue]]:
+        """What stands for each option that may be unset and has an effect then, by section."""
+        return {
+            "http": {"rest_proxy": self.serves_rest_proxy},
+            "limits": {
+                "batch_bytes": self.limits.most_batch_bytes,
+                "connections": self.limits.connections or MOST_CONNECTIONS,
+            },
+            "topics": {"auto_create": self.creates_topics},
+            "kafka": self.kafka_defaults | {"allow.auto.create.topics": self.creates_topics},
+        }
 
     def cors_of(self, route: Route) -> CORS:
         """What pages in browsers may do on a route: its own options, over those of `cors`.

@@ -75,15 +75,18 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
     return options.config()
 
 
-def as_toml(config: Config) -> str:
+def as_toml(config: Config, workers: int = 1) -> str:
     """Write the configuration in force as TOML, with secrets masked; `load` reads it again.
 
-    What librdkafka is given beyond `[kafka]` is written as comments.
+    What is not set and in force all the same is written as comments, so that it follows from the rest still
+    where that is changed.  Limits among it are those of each of so many processes.
     """
+    derived = config.share(workers).derived
     lines = []
     for section in SECTIONS:
-        lines.append(f"[{section}]")
-        lines += _assignments(_values(getattr(config, section)))
+        values = _values(getattr(config, section))
+        lines += [f"[{section}]", *_assignments(values)]
+        lines += _comments(_assignments(_others(derived.get(section, {}), values)))
         lines.append("")
     for route in config.routes:
         lines += ["[[routes]]", *_assignments(_values(route)), ""]
@@ -91,8 +94,8 @@ def as_toml(config: Config) -> str:
         lines.insert(0, "routes = []\n")
     lines.append("[kafka]")
     lines += _assignments(config.kafka, quoted=True)
-    defaults = {name: value for name, value in config.kafka_defaults.items() if name not in config.kafka}
-    lines += [f"# {line}" for line in _assignments(defaults, quoted=True)]
+    lines += _comments(_assignments(_others(derived["kafka"], config.kafka), quoted=True))
+    lines.insert(0, "# In force, what is behind a # too: that is not set, and follows from the rest.\n")
     return "\n".join(lines) + "\n"
 
 
@@ -291,6 +294,15 @@ def _is_utf8(text: str) -> bool:
 def _values(struct: msgspec.Struct) -> dict[str, object]:
     values = {name: getattr(struct, name) for name in struct.__struct_fields__}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _others(values: Mapping[str, object], given: Mapping[str, object]) -> dict[str, object]:
+    """Those of `values` that are not given: what `NAME_file` stands for is."""
+    return {name: value for name, value in values.items() if not {name, f"{name}_file"} & given.keys()}
+
+
+def _comments(lines: Iterable[str]) -> list[str]:
+    return [f"# {line}" for line in lines]
 
 
 def _assignments(values: Mapping[str, object], *, quoted: bool = False) -> list[str]:

@@ -21,6 +21,9 @@ _Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 
 _BATCH_BYTES = 16 << 20
 
+MOST_CONNECTIONS = 10_000
+"""Open at once, where `limits.connections` is unset."""
+
 
 class HTTP(Section, frozen=True, kw_only=True):
     """Where and how HTTP is served."""

@@ -33,6 +33,7 @@ from ingest.management.readiness import Readiness, keep_looking
 from ingest.metrics import Metrics
 from ingest.producer import Producer
 from ingest.records import RECORD_OVERHEAD_BYTES
+from ingest.sections import MOST_CONNECTIONS
 from ingest.settings import KafkaValue
 from ingest.turn import Turn
 
@@ -41,7 +42,6 @@ log = logging.getLogger(__name__)
 RESERVED_FILES = 64, 256
 """Descriptors kept from connections at the least and at the most, and between them a quarter of all: three
 clients of librdkafka have a socket and more for each broker, and there are the management port and files."""
-MOST_CONNECTIONS = 10_000
 CLOSING_SECONDS = 0.4
 """What a drain keeps of its grace for ending threads and librdkafka, after the last connection."""
 LAST_SECONDS = 1.6
@@ -353,7 +353,7 @@ async def _open_producer(
         inside = broker is not None
         if broker is not None:
             settings["bootstrap.servers"] = broker
-        auto_create = inside if config.topics.auto_create is None else config.topics.auto_create
+        auto_create = config.creates_topics
         if "allow.auto.create.topics" not in config.kafka:
             settings["allow.auto.create.topics"] = auto_create
         producer = await opened.enter_async_context(

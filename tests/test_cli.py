@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -78,6 +79,39 @@ def test_check_prints_the_configuration_in_force_with_secrets_masked(ingest: Ing
     file.write_text(ended.stdout)
     again = ingest("check", str(file))
     assert (again.returncode, again.stdout) == (0, ended.stdout)
+
+
+def test_check_prints_what_follows_from_the_rest_and_leaves_it_to_follow(
+    ingest: Ingest, tmp_path: Path
+) -> None:
+    file = tmp_path / "ingest.toml"
+    file.write_text(
+        "[http]\nnative = false\n[limits]\nheld_bytes = 67108864\n"
+        '[tuning]\nworkers = 2\nprofile = "throughput"\n[kafka]\nretries = 3\n'
+    )
+    ended = ingest("check", str(file))
+    assert ended.returncode == 0, ended.stderr
+    in_force = tomllib.loads(re.sub(r"(?m)^# (?=\S+ = )", "", ended.stdout))
+    assert in_force["http"]["rest_proxy"] is False
+    # Each of the two processes has 32 MiB, and an eighth of that is for one request.
+    assert (in_force["limits"]["batch_bytes"], in_force["limits"]["connections"]) == (4 << 20, 10_000)
+    assert in_force["topics"]["auto_create"] is True  # with the broker inside
+    kafka = in_force["kafka"]
+    assert (kafka["acks"], kafka["linger.ms"], kafka["compression.type"]) == ("all", 20, "lz4")
+    assert (kafka["allow.auto.create.topics"], kafka["retries"]) == (True, 3)
+    set_there = tomllib.loads(ended.stdout)
+    assert set_there["kafka"] == {"retries": 3}
+    assert set_there["limits"].keys() == {"request_bytes", "record_bytes", "held_bytes"}
+    given = tmp_path / "given.toml"
+    given.write_text(
+        "[limits]\nbatch_bytes = 2000000\n[topics]\nauto_create = false\n[kafka]\nlinger.ms = 7\n"
+    )
+    written = ingest("check", str(given)).stdout
+    assert [line for line in written.splitlines() if "batch_bytes" in line or "linger" in line] == [
+        "batch_bytes = 2000000",
+        '"linger.ms" = 7',
+    ]
+    assert '# "allow.auto.create.topics" = false' in written
 
 
 def test_check_asks_librdkafka_and_reads_the_certificate(ingest: Ingest, tmp_path: Path) -> None:
