@@ -56,13 +56,16 @@ class Route(Section, frozen=True):
     """What becomes of compressed content: `inflate`, it is inflated; `keep`, it is the value as it came, and
     `Content-Encoding` becomes a header."""
     cors_allow_origins: Sequence[str] | None = None
-    """As `cors.allow_origins`, for this route; unset, that one."""
+    """In place of `cors.allow_origins` on this route, and not beside it; unset, that one.
+
+    The other three are on their own: what is unset of them is that of `cors` for these origins too.
+    """
     cors_allow_credentials: bool | None = None
-    """As `cors.allow_credentials`, for this route; unset, that one."""
+    """In place of `cors.allow_credentials` on this route; unset, that one."""
     cors_max_age_seconds: Annotated[int, Meta(ge=0)] | None = None
-    """As `cors.max_age_seconds`, for this route; unset, that one."""
+    """In place of `cors.max_age_seconds` on this route; unset, that one."""
     cors_expose_fields: Sequence[str] | None = None
-    """As `cors.expose_fields`, for this route; unset, that one."""
+    """In place of `cors.expose_fields` on this route; unset, that one."""
 
     def _called(self, option: str) -> str:
         return f"routes: {self.path!r}: {option}"

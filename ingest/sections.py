@@ -121,8 +121,8 @@ class Compat(Section, frozen=True, kw_only=True):
     v2_dialect: Dialect = "confluent"
     """Whose answers REST Proxy v2 gives: Confluent's own, or those of Karapace or of Strimzi's bridge."""
     v2_strict_200: bool = False
-    """Whether REST Proxy v2 answers 200 where no record was written, as Confluent's does; else the failure's
-    own status."""
+    """Whether REST Proxy v2 answers where no record was written as the original does, with 200 (422 in
+    Karapace's dialect); else with the failure's own status.  It holds for every route."""
     cloudevents_key: bool = True
     """Whether the attribute `partitionkey` of a CloudEvent becomes the record's key, if nothing else does."""
     webhook_origins: Sequence[str] | None = None
