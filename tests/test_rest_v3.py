@@ -308,6 +308,36 @@ async def test_record_that_is_wrong_gets_a_report_of_its_own(wrong: dict[str, An
     assert len(producer.records) == 1
 
 
+@pytest.mark.parametrize("make_protocol", ENGINES.values(), ids=ENGINES.keys())
+@pytest.mark.parametrize("type_", [{}, {"type": "BINARY"}, {"type": "JSON"}, {"type": "STRING"}], ids=str)
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"schema": "{}"},
+        {"schema_id": 1},
+        {"schema_version": 1},
+        {"subject": "s"},
+        {"subject_name_strategy": "TOPIC_NAME"},
+    ],
+    ids=str,
+)
+async def test_what_names_a_schema_is_refused_whatever_its_type(
+    named: dict[str, Any], type_: dict[str, Any], make_protocol: Callable[[], HTTPProtocol]
+) -> None:
+    producer = MemoryProducer()
+    written = {"data": "AAAA"} | type_ | named
+    async with open_exchanges(producer) as exchanges:
+        client = exchanges.connect(make_protocol=make_protocol)
+        for name in ("key", "value"):
+            (report,) = (await client.ask(post({name: written}))).lines
+            assert (report["error_code"], report["outcome"]) == (400, "not_written")
+            assert f"{name} names a schema" in report["message"]
+            batch = {"entries": [{"id": "1", name: written}]}
+            (failure,) = (await client.ask(post(batch, target=BATCH))).json["failures"]
+            assert (failure["error_code"], failure["message"]) == (400, report["message"])
+    assert producer.records == []
+
+
 async def test_record_that_is_too_large_gets_a_report_of_its_own() -> None:
     answer = await ask(post(value(100 * "x"), value(1)), MemoryProducer(record_bytes=100))
     assert [report["error_code"] for report in answer.lines] == [413, 200]

@@ -45,6 +45,8 @@ _JSON = (b"content-type", b"application/json")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 _NULL = b"null"
+_NOT_GIVEN = Raw(_NULL)
+"""By its identity: what was not written."""
 
 
 class _Header(Struct, Generic[B], forbid_unknown_fields=True, gc=False):
@@ -58,16 +60,16 @@ class _Data(Struct, forbid_unknown_fields=True, gc=False):
     type: str | None = None
     data: Raw = Raw(_NULL)
     # What names a schema, and is not read.
-    schema: Raw = Raw(_NULL)
-    schema_id: Raw = Raw(_NULL)
-    schema_version: Raw = Raw(_NULL)
-    subject: Raw = Raw(_NULL)
-    subject_name_strategy: Raw = Raw(_NULL)
+    schema: Raw = _NOT_GIVEN
+    schema_id: Raw = _NOT_GIVEN
+    schema_version: Raw = _NOT_GIVEN
+    subject: Raw = _NOT_GIVEN
+    subject_name_strategy: Raw = _NOT_GIVEN
 
     def names_schema(self) -> bool:
-        """Whether its type is that of a schema."""
+        """Whether it is to be written by a schema, whatever its type."""
         named = self.schema, self.schema_id, self.schema_version, self.subject, self.subject_name_strategy
-        return any(bytes(each) != _NULL for each in named)
+        return any(each is not _NOT_GIVEN and bytes(each) != _NULL for each in named)
 
 
 class WrittenRecord(Struct, Generic[B], forbid_unknown_fields=True, gc=False):
@@ -184,13 +186,9 @@ def _bytes(written: _Data | None, name: str) -> tuple[bytes | None, bytes]:
     """A key or value, and what its report says of it: not an object, of which there may be thousands."""
     if written is None:
         return None, b""
-    kind = written.type
-    if kind is None:
-        if written.names_schema():
-            raise BadRequest(
-                f"{name} names a schema; there are the types BINARY, JSON and STRING, without one"
-            )
-        kind = "BINARY"
+    if written.names_schema():
+        raise BadRequest(f"{name} names a schema; there are the types BINARY, JSON and STRING, without one")
+    kind = "BINARY" if written.type is None else written.type
     data = bytes(written.data)
     found: bytes | None
     try:
