@@ -19,7 +19,7 @@ from msgspec import Struct
 from ingest.cors import CORS
 from ingest.errors import ConfigError
 from ingest.options import MASK, convert, is_secret, shown
-from ingest.route import Route
+from ingest.route import NATIVE_PATH, Route
 from ingest.sections import (
     HTTP,
     MOST_CONNECTIONS,
@@ -34,9 +34,6 @@ from ingest.sections import (
     Tuning,
 )
 from ingest.settings import KafkaValue, checked_settings, is_true, read_files
-
-NATIVE_PATH = "/topics/{topic}/records"
-"""The native way's own route, there while `http.native` is true."""
 
 _FRAMING_BYTES = 1024
 # librdkafka (2.16) holds key + value + headers + 36 bytes against message.max.bytes, and 2 to 6 bytes of

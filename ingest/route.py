@@ -17,6 +17,8 @@ _Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
 Dialect: TypeAlias = Literal["confluent", "karapace", "strimzi"]
 """Whose answers the clients of REST Proxy v2 know."""
 
+NATIVE_PATH = "/topics/{topic}/records"
+"""The native way's own path, a route while `http.native` is true."""
 MOST_KEY_NAMES = 8
 """How deep in the content a key may be: each name is looked for in what may be all of it."""
 KEY_FIELD_BYTES = 256

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from ingest.errors import BadRequest, MethodNotAllowed, NotFound, UnknownPartition
-from ingest.route import KEY_FIELD_BYTES, MOST_KEY_NAMES, Route
+from ingest.route import KEY_FIELD_BYTES, MOST_KEY_NAMES, NATIVE_PATH, Route
 
 # RFC 3986, 3.1 and 3.2: a scheme and an authority, at the beginning and nowhere else.
 _SCHEME_AND_AUTHORITY = re.compile(r"[A-Za-z][0-9A-Za-z+.\-]*+://[^/?]*+")
@@ -66,9 +66,9 @@ class Router:
             raise MethodNotAllowed(
                 f"{method} is not served here; POST writes a record, DELETE a tombstone", self.allow(path)
             )
-        # A webhook's sender may add a query of its own to a fixed path, and the clients of a format may too;
-        # elsewhere it is a typo.
-        arguments = _parse_query(query, strict=route.topic is None and route.format is None)
+        # A webhook's sender may add a query of its own to a configured path, and the clients of a format may
+        # too; on the native way's own it is a typo.
+        arguments = _parse_query(query, strict=route.path == NATIVE_PATH and route.format is None)
         key = arguments.get("key")
         key_field = None
         if "key_field" in arguments:

@@ -143,8 +143,10 @@ def test_a_query_that_cannot_be_meant_is_refused_and_says_why(query: str, messag
         match(f"/topics/t/records?{query}")
 
 
-def test_what_a_webhook_adds_to_a_fixed_path_is_left_alone() -> None:
-    assert match("/clicks?signature=abc&=&x").key is None
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+@pytest.mark.parametrize("path", ["/clicks", "/in/t"])
+def test_what_a_webhook_adds_to_a_configured_path_is_left_alone(path: str, method: str) -> None:
+    assert match(f"{path}?signature=abc&=&x&key=k", method).key == b"k"
 
 
 def test_unvalidated_lines_have_no_field_for_a_routes_key() -> None:
