@@ -60,10 +60,10 @@ class Ledger:
         return counts
 
     def lose(self, topic: str, error: IngestError) -> None:
-        """Count a record that was answered 202 and not acknowledged, and say so."""
+        """Count a record that was answered from memory and not acknowledged, and say so."""
         self.lost += 1
         extra = {"topic": topic, "error": error.message, "outcome": error.outcome.value, "lost": self.lost}
-        self._faults(logging.ERROR, "record answered 202 was not acknowledged", extra)
+        self._faults(logging.ERROR, "queued record was not acknowledged", extra)
 
     def close(self) -> None:
         """The service drains from now on: begin to count `left_unknown`."""

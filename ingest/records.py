@@ -54,8 +54,9 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 def unwritable(record: Record) -> BadRequest | None:
-    """Why librdkafka would write another record than this one, if it would; for producers to report.
+    """Why librdkafka would write another record than this one, if it would.
 
+    For producers to report, and to be asked before an answer that does not wait for their report.
     Its names of headers end at the first NUL, and its timestamp 0 is the time of sending.
     """
     if record.timestamp == 0:

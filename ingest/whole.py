@@ -205,6 +205,8 @@ class Whole:
                     len(content) + (OBJECT_COST * content.count(b"{") if reader.steps else 0)
                 )
             batch = reader.read(content)
+            if intent.queued:
+                batch = batch.promisable()
             if reader.steps:
                 self._beside.grow(self._cost_beside(batch))
             # Whoever is told 202 does not wait, and the record that waits has no head.
@@ -235,6 +237,8 @@ class Whole:
                     return parts
                 if not batch.numbers and not batch.failures:
                     continue
+                if self._intent.queued:
+                    batch = batch.promisable()
                 beside = self._cost_beside(batch)
                 total += batch.cost + beside
                 if total > self._budget.limit_bytes // 2:

@@ -478,6 +478,53 @@ async def test_strimzis_async_says_what_was_not_taken() -> None:
     assert "limits.record_bytes" in refused["message"]
 
 
+NEVER: list[dict[str, Any]] = [{"value": 1, "timestamp": 0}, {"value": 2, "headers": [{"key": "a\0b"}]}]
+"""Records that no producer can write."""
+
+
+@pytest.mark.parametrize("make_protocol", ENGINES.values(), ids=ENGINES.keys())
+@pytest.mark.parametrize("size", [1, 70_000], ids=["small", "large"])
+@pytest.mark.parametrize("name", DIALECTS)
+async def test_what_can_never_be_written_is_refused_before_an_answer_from_memory(
+    name: Dialect, size: int, make_protocol: Callable[[], HTTPProtocol]
+) -> None:
+    producer = StallingProducer()
+    asked = ("/topics/orders?async=true", "/topics/orders/records?key=k")
+    config = dialect(name)
+    async with open_exchanges(producer, config) as exchanges:
+        client = exchanges.connect(make_protocol=make_protocol)
+        for accepted, target in enumerate(asked, 1):
+            mixed = post(
+                records(NEVER[0], {"value": size * "x"}, NEVER[1]),
+                JSON,
+                "Prefer: respond-async",
+                target=target,
+            )
+            answer = await client.ask(mixed)
+            first, taken, last = answer.json["offsets"]
+            assert answer.status == (422 if name == "karapace" else 202)
+            assert taken["offset"] is None
+            for item, words in ((first, "the timestamp is 0"), (last, "NUL")):
+                assert words in item["message" if name == "strimzi" else "error"]
+            assert producer.ledger.accepted == accepted
+            beside = {"value": size * "x", "timestamp": 0}
+            answer = await client.ask(
+                post(records(beside, NEVER[1]), JSON, "Prefer: respond-async", target=target)
+            )
+            assert (answer.status, len(answer.json["offsets"])) == (400, 2)
+    assert (producer.ledger.accepted, producer.ledger.lost) == (2, 0)
+
+
+async def test_log_of_a_lost_record_does_not_say_what_it_was_answered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    producer = FailingProducer(RecordRefused("not today"))
+    target = "/topics/orders?async=true"
+    assert (await ask(post(records({"value": 1}), target=target), producer, dialect("strimzi"))).status == 204
+    (line,) = [record for record in caplog.records if record.name == "ingest.delivery"]
+    assert (line.getMessage(), vars(line)["lost"]) == ("queued record was not acknowledged", 1)
+
+
 async def test_full_is_503_before_content_is_read() -> None:
     async with open_exchanges(StallingProducer(accepts=0)) as exchanges:
         answer = await exchanges.ask(

@@ -16,7 +16,7 @@ from ingest.errors import BadRequest, ConfigError, InvalidRecord, RecordRefused,
 from ingest.formats.seam import BATCH_RECORDS, Batch, Bounds, Format, Head, Intent, Reader, StreamReader
 from ingest.formats.table import built_in, check_formats, routes
 from ingest.http.messages import Response
-from ingest.records import DeliveryReport, Receipt, Record
+from ingest.records import Alike, DeliveryReport, Receipt, Record
 from ingest.route import Route
 from ingest.sections import Limits
 from ingest.tally import Tally
@@ -166,6 +166,56 @@ async def test_queued_records_have_no_report_and_failures_do() -> None:
         answer = await exchanges.ask(asked)
         assert (answer.status, answer.content) == (202, b"queued 42206 queued")
         assert producer.pending == 2
+
+
+class TimesReader(BytesReader):
+    """A record for each byte, with its number as the timestamp; or all alike, with that of the first."""
+
+    each = False
+    alike = False
+
+    def feed(self, data: bytes) -> Iterator[Batch]:
+        records = [Record(self._topic, b"%c" % byte, timestamp=int(chr(byte))) for byte in data]
+        alike = Alike(records[0], [b"%c" % byte for byte in data], longest=1)
+        cost = sum(record.cost() for record in records)
+        yield Batch(alike if self.alike else records, range(1, len(data) + 1), cost=cost)
+
+    def answer(self, tally: Tally, error: Exception | None) -> Response:
+        return tally.response(queued=True, minimal=False)
+
+
+class Times(Bytes):
+    name = "times"
+
+    def __init__(self, *, alike: bool) -> None:
+        self._alike = alike
+
+    def open(self, intent: Intent, bounds: Bounds) -> StreamReader:
+        reader = TimesReader(intent)
+        reader.alike = self._alike
+        return reader
+
+
+@pytest.mark.parametrize(
+    ("content", "alike", "status", "refused"),
+    [
+        (b"1002", False, 202, [2, 3]),
+        (b"00", False, 400, [1, 2]),
+        (b"11", True, 202, []),
+        (b"01", True, 400, [1, 2]),
+    ],
+)
+async def test_what_can_never_be_written_is_no_queued_record_of_a_stream(
+    content: bytes, alike: bool, status: int, refused: list[int]
+) -> None:
+    producer = StallingProducer()
+    config = Config(routes=[Route("/", "events", format="times", promise="queued")])
+    async with open_exchanges(producer, config, formats=[Times(alike=alike)]) as exchanges:
+        answer = await exchanges.ask(request("POST /", content=content))
+    assert answer.status == status
+    assert [result["line"] for result in answer.json.get("results", ())] == refused
+    assert answer.json["accepted"] == producer.ledger.accepted == len(content) - len(refused)
+    assert producer.ledger.lost == 0
 
 
 async def test_reports_of_failures_have_their_place() -> None:

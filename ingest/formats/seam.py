@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from ingest.errors import IngestError, TooLarge
 from ingest.http.messages import Fields, Request, Response
-from ingest.records import DeliveryReport, Record
+from ingest.records import Alike, DeliveryReport, Record, unwritable
 from ingest.routing import Match
 from ingest.tally import Tally
 
@@ -88,6 +88,26 @@ class Batch(NamedTuple):
     """Bytes that the records take of the budget together."""
     notes: Any = None
     """What the reader wants to find again when it writes results."""
+
+    def promisable(self) -> Batch:
+        """The same with the records that no producer can write among the failures, at the same cost."""
+        records = self.records
+        # Alike ones differ in nothing that is looked at.
+        looked_at = [records.like] if isinstance(records, Alike) else records
+        if not any(map(unwritable, looked_at)):
+            return self
+        taken: list[Record] = []
+        numbers: list[int] = []
+        failures = list(self.failures)
+        for number, record in zip(self.numbers, records, strict=True):
+            refused = unwritable(record)
+            if refused is None:
+                taken.append(record)
+                numbers.append(number)
+            else:
+                failures.append((number, refused))
+        failures.sort(key=lambda failure: failure[0])
+        return self._replace(records=taken, numbers=numbers, failures=failures)
 
 
 class Reader(abc.ABC):

@@ -188,7 +188,7 @@ class Service:
             return
         self.drains.append(drained)
         assert drained["accepted"] == drained["delivered"] + drained["failed"] + drained["unknown"], drained
-        lost = any("record answered 202 was not acknowledged" in line for line in server.log)
+        lost = any("queued record was not acknowledged" in line for line in server.log)
         assert code == (1 if drained["left_unknown"] or lost else 0), (code, drained)
 
 
