@@ -136,7 +136,11 @@ class Router:
         if found is not None:
             return found
         if self._can_be_read(path):
-            raise MethodNotAllowed("nothing can be written here; GET shows what is there", self.allow(path))
+            # Who had the route that is there without any, and configured another, is to see why it has gone.
+            why = "routes are configured, and / is not one of them: " if path == "/" else ""
+            raise MethodNotAllowed(
+                f"{why}nothing can be written here; GET shows what is there", self.allow(path)
+            )
         shown = path if len(path) <= 100 else path[:100] + "…"
         raise NotFound(f"nothing is served at {shown}")
 

@@ -176,6 +176,20 @@ async def test_another_method_is_told_those_that_are_served(line: str, allow: st
     assert (answer.status, answer.fields["allow"]) == (405, allow)
 
 
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
+async def test_root_says_that_the_routes_that_are_configured_leave_it_out(
+    make_protocol: Callable[[], HTTPProtocol], method: str
+) -> None:
+    config = Config(routes=[Route("/clicks", "clicks")])
+    async with open_exchanges(Known(CLUSTER), config) as exchanges:
+        client = exchanges.connect(make_protocol=make_protocol)
+        answer = await client.ask(request(f"{method} /", content=b"x"))
+        assert (answer.status, answer.fields["allow"]) == (405, "GET, HEAD, OPTIONS")
+        assert "routes are configured, and / is not one of them" in answer.json["message"]
+        other = await client.ask(request(f"{method} /topics", content=b"x"))
+        assert "routes" not in other.json["message"]
+
+
 async def test_what_is_not_served_cannot_be_looked_up() -> None:
     config = Config(http=HTTP(native=False))
     assert (await look("/", config=config)).json["links"] == {"openapi": "http://a/openapi.json"}
