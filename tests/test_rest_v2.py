@@ -32,7 +32,7 @@ from ingest.intent import read_intent
 from ingest.records import DeliveryReport, Record
 from ingest.route import Dialect, Route
 from ingest.routing import Match
-from ingest.sections import Compat, Limits
+from ingest.sections import HTTP, Compat, Limits
 from ingest.testing import FailingProducer, MemoryProducer, StallingProducer
 from tests.client import Answer, chunk, request
 from tests.exchange import open_exchanges
@@ -476,6 +476,51 @@ async def test_strimzis_async_says_what_was_not_taken() -> None:
     taken, refused = answer.json["offsets"]
     assert (taken, refused["error_code"]) == (NOWHERE, 500)
     assert "limits.record_bytes" in refused["message"]
+
+
+CE = [
+    f"ce-{name}: {value}"
+    for name, value in (("specversion", "1.0"), ("id", "1"), ("source", "/s"), ("type", "t"))
+]
+
+
+@pytest.mark.parametrize("make_protocol", ENGINES.values(), ids=ENGINES.keys())
+@pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.parametrize(
+    ("type_", "fields", "content"),
+    [
+        ("application/x-ndjson", [], b'{"a":1}\n'),
+        ("application/cloudevents+json", [], b"{}"),
+        ("application/cloudevents-batch+json", [], b"[]"),
+        ("application/json", CE, b'{"a":1}'),
+        ("application/json", CE, b"[1]"),
+        ("application/json", CE, b"{}"),
+        ("application/json", CE, b'{"a":"%b"}' % (70_000 * b"x")),
+        ("application/json", [], b'{"records":1}'),
+        ("application/json", [], b'{"a":1}\n{"a":2}\n'),
+        (None, [], b"text"),
+    ],
+)
+async def test_what_is_no_envelope_is_told_where_it_is_written(
+    type_: str | None,
+    fields: list[str],
+    content: bytes,
+    name: Dialect,
+    make_protocol: Callable[[], HTTPProtocol],
+) -> None:
+    hint = "such as NDJSON or a CloudEvent, is for /topics/{topic}/records"
+    for target in ("/topics/orders", "/topics/orders/partitions/0"):
+        data = post(content, type_, *fields, target=target)
+        producer = MemoryProducer()
+        async with open_exchanges(producer, dialect(name)) as exchanges:
+            answer = await exchanges.connect(make_protocol=make_protocol).ask(data)
+        assert answer.status in (400, 415, 422)
+        assert hint in answer.json["message"]
+        # Where there is no such path, or what is sent says that it is an envelope, nothing points there.
+        nowhere = Config(compat=Compat(v2_dialect=name), http=HTTP(native=False, rest_proxy=True))
+        assert hint not in (await ask(data, producer, nowhere)).json["message"]
+        assert hint not in (await ask(post(content, target=target), producer)).json["message"]
+        assert producer.records == []
 
 
 NEVER: list[dict[str, Any]] = [{"value": 1, "timestamp": 0}, {"value": 2, "headers": [{"key": "a\0b"}]}]

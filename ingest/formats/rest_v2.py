@@ -41,7 +41,7 @@ from ingest.formats.seam import (
 )
 from ingest.http.messages import Response
 from ingest.records import Alike, DeliveryReport, Record
-from ingest.route import Dialect
+from ingest.route import NATIVE_PATH, Dialect, Route
 from ingest.sections import Compat
 
 PATHS = ("/topics/{topic}", "/topics/{topic}/partitions/{partition}")
@@ -116,10 +116,11 @@ class RestV2(Format):
         204: {},
     }
 
-    def __init__(self, compat: Compat, *, paths: bool) -> None:
-        """`paths` says whether its own are served."""
+    def __init__(self, compat: Compat, *, paths: bool, native: bool = True) -> None:
+        """`paths` says whether its own are served, and `native` whether `NATIVE_PATH` takes what is none."""
         self.paths = PATHS if paths else ()
         self._compat = compat
+        self._native = native
 
     def claims(self, head: Head) -> bool:
         """By media type."""
@@ -130,7 +131,7 @@ class RestV2(Format):
 
     def like(self, head: Head) -> Record:
         """The topic, and the partition where the path names one; fields say nothing of a record."""
-        self._kind(head.media_type, self._dialect(head.match.route.v2_dialect))
+        self._kind(head.media_type, head.match.route)
         return Record(head.match.topic, partition=head.match.partition)
 
     def asks_for_queued(self, head: Head) -> bool:
@@ -145,14 +146,29 @@ class RestV2(Format):
 
     def open(self, intent: Intent, bounds: Bounds) -> Reader:
         """A reader of one envelope."""
-        dialect = self._dialect(intent.match.route.v2_dialect)
-        kind = self._kind(intent.media_type, dialect)
-        return EnvelopeReader(intent, bounds, kind, dialect, strict_200=self._compat.v2_strict_200)
+        route = intent.match.route
+        kind = self._kind(intent.media_type, route)
+        # What says by its media type that it is an envelope is no other content.
+        hint = self._elsewhere(route) if intent.media_type in _BINARY else ""
+        return EnvelopeReader(
+            intent,
+            bounds,
+            kind,
+            self._dialect(route.v2_dialect),
+            strict_200=self._compat.v2_strict_200,
+            hint=hint,
+        )
 
     def _dialect(self, own: Dialect | None) -> Dialect:
         return own or self._compat.v2_dialect
 
-    def _kind(self, media_type: str, dialect: Dialect) -> Kind:
+    def _elsewhere(self, route: Route) -> str:
+        """Where content that is no envelope is written, to end a refusal with; "" where that is nowhere."""
+        if not self._native or route.path not in PATHS:
+            return ""
+        return f"; what is no envelope, such as NDJSON or a CloudEvent, is for {NATIVE_PATH}"
+
+    def _kind(self, media_type: str, route: Route) -> Kind:
         match = _MEDIA_TYPE.fullmatch(media_type)
         if match is not None:
             return KINDS[match[1] or "binary"]
@@ -160,18 +176,30 @@ class RestV2(Format):
             return KINDS["binary"]
         message = (
             f"media type {media_type[:60]!a} is not read here; there are application/vnd.kafka.json.v2+json, "
-            "application/vnd.kafka.binary.v2+json and application/vnd.kafka.text.v2+json"
+            f"application/vnd.kafka.binary.v2+json and application/vnd.kafka.text.v2+json"
+            f"{self._elsewhere(route)}"
         )
-        raise BadRequest(message) if dialect == "strimzi" else UnsupportedMediaType(message)
+        if self._dialect(route.v2_dialect) == "strimzi":
+            raise BadRequest(message)
+        raise UnsupportedMediaType(message)
 
 
 class EnvelopeReader(ReaderInSteps):
     """One envelope.  It is all read before any of it is produced, so what is wrong in it writes nothing."""
 
     def __init__(
-        self, intent: Intent, bounds: Bounds, kind: Kind, dialect: Dialect, *, strict_200: bool
+        self,
+        intent: Intent,
+        bounds: Bounds,
+        kind: Kind,
+        dialect: Dialect,
+        *,
+        strict_200: bool,
+        hint: str = "",
     ) -> None:
+        """`hint` is what a refusal of all of the content ends with."""
         super().__init__(intent, bounds)
+        self._hint = hint
         self._kind = kind
         self._dialect = dialect
         self._strict_200 = strict_200
@@ -186,22 +214,22 @@ class EnvelopeReader(ReaderInSteps):
         except JSON_FAULTS as error:
             raise self._invalid(error) from None
         if not items:
-            raise _no_records()
+            raise self._no_records()
         return self._batch(items, 1)
 
     def read_in_steps(self, content: bytes) -> Iterator[Batch]:
         """The same in batches: the array is cut into its objects, which are read some at a time."""
         begin = find_array(content, "records")
         if begin is None:
-            raise _no_records(f" within the first {FRAME_BYTES} bytes")
+            raise self._no_records(f" within the first {FRAME_BYTES} bytes")
         steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes), "record", begin)
         for objects in steps:
             yield self._cut_batch(objects, steps) if objects else Batch((), ())
         if not steps.before:
-            raise _no_records()
+            raise self._no_records()
         rule = 'the envelope is {"records":[…]}, with records once and nowhere else'
         try:
-            steps.check_frame(read_frame, rule, _no_records())
+            steps.check_frame(read_frame, rule, self._no_records())
         except JSON_FAULTS as error:
             raise self._invalid(error) from None
 
@@ -218,13 +246,17 @@ class EnvelopeReader(ReaderInSteps):
     def _invalid(self, error: Exception, message: str | None = None) -> IngestError:
         """What is wrong with the envelope; `message` says it where the error means another place."""
         if not isinstance(error, msgspec.ValidationError):
-            return BadRequest(message or f"invalid JSON: {json_fault(error)}")
-        message = message or shown(str(error))
+            return BadRequest((message or f"invalid JSON: {json_fault(error)}") + self._hint)
+        message = (message or shown(str(error))) + self._hint
         if "unknown field" in message:
             return BadRequest(message) if self._dialect == "strimzi" else Unprocessable(message)
         if REFUSED in message and self._dialect == "strimzi":
             return Unprocessable(message)
         return BadRequest(message)
+
+    def _no_records(self, where: str = "") -> IngestError:
+        envelope = '{"records":[{"value":…},…]}'
+        return Unprocessable(f"there are no records{where}; an envelope is {envelope}{self._hint}")
 
     def _batch(self, items: Sequence[Item[Any, bytes]], first: int) -> Batch:
         _check_count(len(items))
@@ -329,7 +361,3 @@ class EnvelopeReader(ReaderInSteps):
 def _check_count(count: int) -> None:
     if count > MOST_RECORDS:
         raise TooLarge(f"more than {MOST_RECORDS} records in one request; send several requests")
-
-
-def _no_records(where: str = "") -> IngestError:
-    return Unprocessable(f'there are no records{where}; an envelope is {{"records":[{{"value":…}},…]}}')

@@ -18,14 +18,15 @@ from ingest.formats.rest_v2 import RestV2
 from ingest.formats.rest_v3 import RestV3
 from ingest.formats.rest_v3_batch import RestV3Batch
 from ingest.formats.seam import Format
-from ingest.route import Route
+from ingest.route import NATIVE_PATH, Route
 
 
 def built_in(config: Config) -> tuple[Format, ...]:
     """One of each; the last claims whatever is left."""
+    native = any(route.path == NATIVE_PATH and route.format is None for route in config.all_routes)
     return (
         CloudEvents(config.compat),
-        RestV2(config.compat, paths=config.serves_rest_proxy),
+        RestV2(config.compat, paths=config.serves_rest_proxy, native=native),
         RestV3(paths=config.serves_rest_proxy),
         RestV3Batch(paths=config.serves_rest_proxy),
         NDJSON(),
