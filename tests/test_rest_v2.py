@@ -523,6 +523,26 @@ async def test_what_is_no_envelope_is_told_where_it_is_written(
         assert producer.records == []
 
 
+@pytest.mark.parametrize("make_protocol", ENGINES.values(), ids=ENGINES.keys())
+@pytest.mark.parametrize("kind", ["avro", "jsonschema", "protobuf"])
+async def test_envelope_with_a_schema_is_told_why_it_is_refused_and_what_is_taken(
+    kind: str, make_protocol: Callable[[], HTTPProtocol]
+) -> None:
+    config = Config(routes=[Route("/in/{topic}")])
+    async with open_exchanges(MemoryProducer(), config) as exchanges:
+        client = exchanges.connect(make_protocol=make_protocol)
+        for target in ("/topics/orders", "/topics/orders/records", "/in/orders"):
+            answer = await client.ask(
+                post(records({"value": 1}), f"application/vnd.kafka.{kind}.v2+json", target=target)
+            )
+            assert answer.status == 415
+            assert "there is no schema registry here" in answer.json["message"]
+            assert JSON in answer.json["message"]
+            answer = await client.ask(post(b"", "application/vnd.kafka.other.v2+json", target=target))
+            assert "schema registry" not in answer.json["message"]
+            assert JSON in answer.json["message"]
+
+
 NEVER: list[dict[str, Any]] = [{"value": 1, "timestamp": 0}, {"value": 2, "headers": [{"key": "a\0b"}]}]
 """Records that no producer can write."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,8 +18,22 @@ _MORE_THAN_BYTES = ("application/vnd.kafka.", "application/vnd.kafka+", "applica
 """Media types whose meaning is more than their bytes: stored as they are, they would mean something else."""
 
 
+_WITH_SCHEMA = re.compile(r"application/vnd\.kafka\.(avro|jsonschema|protobuf)\b")
+"""REST Proxy v2's envelopes whose keys and values are written by a schema."""
+ENVELOPES = (
+    "application/vnd.kafka.json.v2+json, application/vnd.kafka.binary.v2+json and "
+    "application/vnd.kafka.text.v2+json"
+)
+"""Those that are taken, for messages."""
+
 MOST_HEADERS = 100
 """The most headers of one record, as many as a request's head has fields."""
+
+
+def not_read(media_type: str) -> str:
+    """How the refusal of a media type begins; what is taken in its place is to follow."""
+    why = ", as there is no schema registry here" if _WITH_SCHEMA.match(media_type) else ""
+    return f"media type {media_type[:60]!a} is not read here{why}; "
 
 
 def check_size(size: int, record_bytes: int, *, more: bool = False) -> None:
@@ -67,9 +82,10 @@ class Plain(Format):
     def like(self, head: Head) -> Record:
         """The fields; the media type stays with the record."""
         if head.media_type.startswith(_MORE_THAN_BYTES):
-            raise UnsupportedMediaType(
-                f"media type {head.media_type[:60]!a} is not read here; send one record, or NDJSON"
-            )
+            taken = "send one record"
+            if head.match.route.format is None and not head.match.tombstone:
+                taken += f", NDJSON, or an envelope: there are {ENVELOPES}"
+            raise UnsupportedMediaType(not_read(head.media_type) + taken)
         if head.match.tombstone and any(name.startswith(b"ce-") for name, _ in head.request.fields):
             raise UnsupportedMediaType("CloudEvents (ce-* fields) are not read here; POST them")
         return read_fields(head, content_type=not head.match.tombstone)

@@ -26,7 +26,7 @@ from ingest.formats.base64 import REFUSED
 from ingest.formats.cutting import FRAME_BYTES, ArrayInSteps, find_array, most_bytes
 from ingest.formats.dialects import WRITERS, spokesman
 from ingest.formats.keys import JSON_FAULTS, json_fault
-from ingest.formats.plain import MOST_HEADERS, check_headers, check_size
+from ingest.formats.plain import ENVELOPES, MOST_HEADERS, check_headers, check_size, not_read
 from ingest.formats.rest_v2_kinds import KINDS, Item, Kind, read_frame
 from ingest.formats.seam import (
     BATCH_RECORDS,
@@ -174,11 +174,7 @@ class RestV2(Format):
             return KINDS[match[1] or "binary"]
         if media_type in _BINARY:
             return KINDS["binary"]
-        message = (
-            f"media type {media_type[:60]!a} is not read here; there are application/vnd.kafka.json.v2+json, "
-            f"application/vnd.kafka.binary.v2+json and application/vnd.kafka.text.v2+json"
-            f"{self._elsewhere(route)}"
-        )
+        message = f"{not_read(media_type)}there are {ENVELOPES}{self._elsewhere(route)}"
         if self._dialect(route.v2_dialect) == "strimzi":
             raise BadRequest(message)
         raise UnsupportedMediaType(message)
