@@ -373,3 +373,26 @@ async def test_compressed_content_that_stops_coming_is_408(autojump_clock: MockC
         head = request("POST /", "Content-Encoding: gzip", f"Content-Length: {len(content)}")
         answer = await exchanges.ask(head + content[:5000])
     assert answer.status == 408
+
+
+@pytest.mark.parametrize(
+    ("target", "type_", "content"),
+    [
+        ("/", "application/x-ndjson", b'{"a":1}\n' * 3),
+        ("/?key_field=a", "application/json", b'{"a":1}'),
+        ("/", "application/cloudevents+json", b'{"id":"1"}'),
+        ("/topics/a", "application/vnd.kafka.json.v2+json", b'{"records":[{"value":1}]}'),
+        ("/v3/clusters/c/topics/a/records:batch", "application/json", b'{"entries":[{"id":"1"}]}'),
+    ],
+)
+async def test_gzip_that_no_field_names_is_called_so_where_json_is_meant(
+    make_protocol: Callable[[], HTTPProtocol], target: str, type_: str, content: bytes
+) -> None:
+    producer = MemoryProducer()
+    async with open_exchanges(producer) as exchanges:
+        client = exchanges.connect(make_protocol=make_protocol)
+        asked = request(f"POST {target}", f"Content-Type: {type_}", content=gzipped(content))
+        answer = await client.ask(asked)
+    assert answer.status == 400
+    assert "it looks like gzip, and Content-Encoding: gzip is missing" in answer.json["message"]
+    assert producer.records == []

@@ -19,6 +19,8 @@ REMEMBERED_NAMES = 64
 
 JSON_FAULTS = msgspec.DecodeError, UnicodeDecodeError, RecursionError
 """What reading text that should be JSON raises."""
+_GZIP = b"\x1f\x8b"
+"""How gzip begins (RFC 1952), which is no UTF-8."""
 _pass_over = msgspec.json.Decoder(msgspec.Raw).decode
 _pass_over_lines = msgspec.json.Decoder(msgspec.Raw).decode_lines
 _string = msgspec.json.Decoder(str).decode
@@ -32,6 +34,8 @@ def json_fault(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     if isinstance(error, UnicodeDecodeError):
+        if error.object.startswith(_GZIP):
+            return "it looks like gzip, and Content-Encoding: gzip is missing"
         return f"not UTF-8 at byte {error.start}"
     return shown(str(error)).removeprefix("JSON is malformed: ")
 
@@ -42,8 +46,8 @@ def check_json(data: bytes) -> None:
     Raises `InvalidRecord` that says where it goes wrong.
     """
     try:
-        _pass_over(data)
         data.decode()  # passing over a string does not look at its bytes
+        _pass_over(data)
     except JSON_FAULTS as error:
         raise InvalidRecord(f"invalid JSON: {json_fault(error)}") from None
 
