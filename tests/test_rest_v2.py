@@ -543,6 +543,15 @@ async def test_envelope_with_a_schema_is_told_why_it_is_refused_and_what_is_take
             assert JSON in answer.json["message"]
 
 
+@pytest.mark.parametrize("make_protocol", ENGINES.values(), ids=ENGINES.keys())
+@pytest.mark.parametrize("content", [b"", b" \r\n"])
+async def test_empty_content_is_called_so(content: bytes, make_protocol: Callable[[], HTTPProtocol]) -> None:
+    async with open_exchanges(MemoryProducer()) as exchanges:
+        answer = await exchanges.connect(make_protocol=make_protocol).ask(post(content))
+    assert answer.status == 400
+    assert answer.json["message"].startswith('the content is empty; an envelope is {"records":[')
+
+
 NEVER: list[dict[str, Any]] = [{"value": 1, "timestamp": 0}, {"value": 2, "headers": [{"key": "a\0b"}]}]
 """Records that no producer can write."""
 

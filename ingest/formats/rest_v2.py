@@ -53,6 +53,7 @@ _MEDIA_TYPE = re.compile(r"application/vnd\.kafka(?:\.(json|binary|text))?(?:\.v
 _BINARY = frozenset({"", "application/json", "application/octet-stream"})
 """What the other servers take for the binary kind, beside its own media types."""
 
+_ENVELOPE = '{"records":[{"value":…},…]}'
 _BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _ANSWER_SCHEMA = {
     "type": "object",
@@ -204,6 +205,8 @@ class EnvelopeReader(ReaderInSteps):
 
     def read(self, content: bytes) -> Batch:
         """Its records."""
+        if not content or content.isspace():
+            raise BadRequest(f"the content is empty; an envelope is {_ENVELOPE}{self._hint}")
         try:
             content.decode()  # values are passed over, and not looked at
             items = self._kind.whole(content).records
@@ -251,8 +254,7 @@ class EnvelopeReader(ReaderInSteps):
         return BadRequest(message)
 
     def _no_records(self, where: str = "") -> IngestError:
-        envelope = '{"records":[{"value":…},…]}'
-        return Unprocessable(f"there are no records{where}; an envelope is {envelope}{self._hint}")
+        return Unprocessable(f"there are no records{where}; an envelope is {_ENVELOPE}{self._hint}")
 
     def _batch(self, items: Sequence[Item[Any, bytes]], first: int) -> Batch:
         _check_count(len(items))

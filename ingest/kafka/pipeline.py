@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError
 from trio_util import AsyncValue
 
 from ingest.delivery import Delivery
-from ingest.errors import ConfigError, DeliveryUnknown, IngestError, UnknownTopic
+from ingest.errors import ConfigError, DeliveryUnknown, IngestError, UnknownPartition, UnknownTopic
 from ingest.faultlog import FaultLog
 from ingest.kafka.client import Arrived, KafkaClient
 from ingest.kafka.statistics import Statistics
@@ -320,7 +320,7 @@ class Pipeline:
         if client.failure is not None:
             self._fail(client.failure)
         for delivery, index, refusal in refused:
-            delivery.settle(index, refusal)
+            delivery.settle(index, self._topics.named(refusal, delivery.records[index]))
         self._batch = [delivery for delivery in self._batch if delivery.handed < len(delivery.records)]
         if refused:
             self.rounds.value += 1
@@ -377,6 +377,8 @@ class Pipeline:
         """Take note of what arrived; whether there were reports."""
         self.statistics = arrived.statistics or self.statistics
         for delivery, index, report in arrived.reports:
+            if isinstance(report, UnknownPartition):
+                report = self._topics.named(report, delivery.records[index])
             delivery.settle(index, report)
             if isinstance(report, UnknownTopic):
                 self._topics.doubt()

@@ -19,12 +19,20 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType, TopicMetadata
 from trio_util import RepeatedEvent
 
-from ingest.errors import BadRequest, KafkaUnavailable, Overloaded, TopicDenied, UnknownTopic
+from ingest.errors import (
+    BadRequest,
+    KafkaUnavailable,
+    Overloaded,
+    TopicDenied,
+    UnknownPartition,
+    UnknownTopic,
+)
 from ingest.faultlog import FaultLog
 from ingest.kafka.handles import open_admin
 from ingest.options import TOPIC_NAME
 from ingest.parking import own_task
 from ingest.producer import Cluster, Topic
+from ingest.records import DeliveryReport, Record
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +159,14 @@ class Topics:
                 await self._round_over.wait()
             return
         raise self._too_slow()
+
+    def named(self, report: DeliveryReport, record: Record) -> DeliveryReport:
+        """A record's report; where there is no such partition it names that, and says how many there are."""
+        if not isinstance(report, UnknownPartition):
+            return report
+        listed = self._listed.get(record.topic)
+        there = "" if listed is None else f"; it has {len(listed.leaders)}, numbered from 0"
+        return UnknownPartition(f"topic {record.topic} has no partition {record.partition}{there}")
 
     def known(self, name: str) -> int | None:
         """What `require` returns, where it is known at once and Kafka can be reached."""

@@ -471,9 +471,21 @@ async def test_what_librdkafka_refuses_is_a_report_and_costs_the_others_nothing(
             BadRequest, BadRequest, BadRequest, Receipt,
         ]  # fmt: skip
         assert "[kafka] message.max.bytes" in str(reports[1])
+        assert str(reports[2]) == "topic t has no partition 7; it has 1, numbered from 0"
         assert producer.ledger == Ledger(accepted=8, delivered=2, failed=6)
         assert budget.held_bytes == 0
     assert kafka.values("t") == [b"0", b"9"]
+
+
+async def test_partition_that_is_not_there_is_named_before_librdkafka_knows_the_topic_too(
+    kafka: MockKafka,
+) -> None:
+    async with kafka.open_producer() as producer:
+        await producer.require_topic("t")
+        for _ in range(2):
+            (report,) = await producer.send([Record("t", b"x", partition=99)])
+            assert type(report) is UnknownPartition
+            assert str(report) == "topic t has no partition 99; it has 1, numbered from 0"
 
 
 async def test_a_producer_that_failed_for_good_is_replaced_and_every_record_is_reported(
