@@ -12,6 +12,7 @@ from ingest.route import KEY_FIELD_BYTES, MOST_KEY_NAMES, NATIVE_PATH, Route
 
 # RFC 3986, 3.1 and 3.2: a scheme and an authority, at the beginning and nowhere else.
 _SCHEME_AND_AUTHORITY = re.compile(r"[A-Za-z][0-9A-Za-z+.\-]*+://[^/?]*+")
+_COLON = re.compile("%3A", re.IGNORECASE)
 _PARAMETERS = frozenset({"key", "key_field", "offsets", "validate"})
 
 
@@ -129,7 +130,10 @@ class Router:
         for pattern, route in self._patterns:
             if match := pattern.fullmatch(path):
                 return route, match.groupdict()
-        return None
+        # A colon delimits nothing in a path, so percent-encoded it means the same (RFC 3986, section 2.2), as
+        # some clients write that of records:batch.
+        plain = _COLON.sub(":", path)
+        return self._look_for(plain) if plain != path else None
 
     def _find(self, path: str) -> tuple[Route, dict[str, str]]:
         found = self._look_for(path)

@@ -704,6 +704,29 @@ async def test_batch_that_is_wrong_writes_nothing(content: object, status: int, 
     assert producer.records == []
 
 
+@pytest.mark.parametrize("make_protocol", ENGINES.values(), ids=ENGINES.keys())
+@pytest.mark.parametrize("colon", ["%3A", "%3a"])
+async def test_colon_of_a_batch_may_be_percent_encoded(
+    colon: str, make_protocol: Callable[[], HTTPProtocol]
+) -> None:
+    producer = MemoryProducer()
+    async with open_exchanges(producer) as exchanges:
+        client = exchanges.connect(make_protocol=make_protocol)
+        for target in (BATCH, "/kafka" + BATCH):
+            target = target.replace(":", colon)
+            answer = await client.ask(post({"entries": [{"id": "1"} | value(1)]}, target=target))
+            assert (answer.status, len(answer.json["successes"])) == (207, 1)
+            assert (await client.ask(request(f"OPTIONS {target}"))).fields["allow"] == "POST, OPTIONS"
+        # In the place of a topic it is one of no name, and a path that is configured so stays as it is.
+        answer = await client.ask(post(value(1), target=RECORDS.replace("orders", f"a{colon}b")))
+        assert (answer.status, "'a:b' is not a name" in answer.json["message"]) == (400, True)
+        assert (await client.ask(post(target=f"/no{colon}where"))).status == 404
+    config = Config(routes=[Route(f"/a{colon}b", "coded"), Route("/a:b", "plain")])
+    for written, topic in ((colon, "coded"), (":", "plain")):
+        answer = await ask(request(f"POST /a{written}b", content=b"x"), producer, config)
+        assert answer.json["topic"] == topic
+
+
 async def test_large_batch_keeps_its_order_and_the_same_rules() -> None:
     producer = MemoryProducer()
     entries = [{"id": str(number)} | value(number) for number in range(20_000)]
