@@ -83,10 +83,12 @@ def test_every_record_has_what_the_request_says() -> None:
 
 
 def test_a_line_that_is_not_json_fails_alone() -> None:
-    records, failures = decode([b'1\n{"a":\n"\xff"\n2 3\n4\n'])
+    records, failures = decode([b'1\n{"a":\n"\xff"\n2 3\n4\n"\\ud800"\n'])
     assert [number for number, _ in records] == [1, 5]
-    assert [number for number, _ in failures] == [2, 3, 4]
+    assert [number for number, _ in failures] == [2, 3, 4, 6]
     assert failures[1][1] == "InvalidRecord: invalid JSON: not UTF-8 at byte 1"
+    assert failures[0][1] == failures[3][1]
+    assert "ends too early, or has half of a surrogate pair" in failures[0][1]
     assert all(message.startswith("InvalidRecord: invalid JSON: ") for _, message in failures)
 
 

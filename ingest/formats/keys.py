@@ -37,7 +37,10 @@ def json_fault(error: Exception) -> str:
         if error.object.startswith(_GZIP):
             return "it looks like gzip, and Content-Encoding: gzip is missing"
         return f"not UTF-8 at byte {error.start}"
-    return shown(str(error)).removeprefix("JSON is malformed: ")
+    words = shown(str(error)).removeprefix("JSON is malformed: ")
+    if words == "Input data was truncated":  # msgspec's for both
+        return "it ends too early, or has half of a surrogate pair"
+    return words
 
 
 def check_json(data: bytes) -> None:

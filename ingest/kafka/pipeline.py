@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError
 from trio_util import AsyncValue
 
 from ingest.delivery import Delivery
-from ingest.errors import ConfigError, DeliveryUnknown, IngestError, UnknownPartition, UnknownTopic
+from ingest.errors import ConfigError, DeliveryUnknown, IngestError, UnknownTopic
 from ingest.faultlog import FaultLog
 from ingest.kafka.client import Arrived, KafkaClient
 from ingest.kafka.statistics import Statistics
@@ -377,11 +377,11 @@ class Pipeline:
         """Take note of what arrived; whether there were reports."""
         self.statistics = arrived.statistics or self.statistics
         for delivery, index, report in arrived.reports:
-            if isinstance(report, UnknownPartition):
+            if isinstance(report, IngestError):
                 report = self._topics.named(report, delivery.records[index])
+                if isinstance(report, UnknownTopic):
+                    self._topics.doubt()
             delivery.settle(index, report)
-            if isinstance(report, UnknownTopic):
-                self._topics.doubt()
         for delivery, indexes in arrived.counted:
             delivery.acknowledge(indexes)
         for error in arrived.errors:

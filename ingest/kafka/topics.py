@@ -162,7 +162,7 @@ class Topics:
 
     def named(self, report: DeliveryReport, record: Record) -> DeliveryReport:
         """A record's report; where there is no such partition it names that, and says how many there are."""
-        if not isinstance(report, UnknownPartition):
+        if not isinstance(report, UnknownPartition) or record.partition is None:
             return report
         listed = self._listed.get(record.topic)
         there = "" if listed is None else f"; it has {len(listed.leaders)}, numbered from 0"

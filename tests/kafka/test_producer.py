@@ -98,7 +98,7 @@ async def test_a_delivery_that_is_only_counted_is_counted_and_its_failures_are_t
     kafka: MockKafka,
 ) -> None:
     budget = Budget(1 << 20)
-    async with kafka.open_producer(linger_ms=100, budget=budget) as producer:
+    async with kafka.open_producer(linger_ms=500, budget=budget) as producer:
         await connect(producer)
         kafka.fail(PRODUCE, "INVALID_RECORD")  # of the batch, and then each is tried alone
         kafka.fail(PRODUCE, "INVALID_RECORD")
