@@ -107,6 +107,9 @@ def _writes(route: Route, formats: Sequence[Format], dialect: Dialect) -> dict[s
     else:
         asked = [each for each in formats if each.name == route.format]
     content = {name: {"schema": schema} for each in asked for name, schema in each.media_types.items()}
+    if route.format is not None:
+        for each in asked:
+            content |= {name: {"schema": schema} for name, schema in each.named_media_types.items()}
     if not content or route.format is None:
         content.setdefault(_ANYTHING, {"schema": {}})
     body: dict[str, Any] = {"content": content}
@@ -115,6 +118,8 @@ def _writes(route: Route, formats: Sequence[Format], dialect: Dialect) -> dict[s
     answers: dict[str, Any] = {}
     for each in asked:
         for status, described in each.answers.items():
+            if status == 204 and each.dialects and not _answers_204(route, dialect):
+                continue
             _add(answers, str(status), described)
     _add_errors(answers, (*ANYWHERE, *WRITING))
     post = {
@@ -151,6 +156,11 @@ def _parameters(route: Route, asked: Sequence[Format], dialect: Dialect) -> list
     if route.respond_async and dialect == "strimzi" and any(each.dialects for each in asked):
         named.append(_ASYNC)
     return named
+
+
+def _answers_204(route: Route, dialect: Dialect) -> bool:
+    """Whether envelopes can be answered 204, since nobody waits for Kafka: with `?async=true`, or always."""
+    return dialect == "strimzi" and (route.respond_async or route.promise == "queued")
 
 
 def _prefer(route: Route) -> list[dict[str, Any]]:

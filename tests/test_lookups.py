@@ -253,6 +253,38 @@ async def test_the_document_has_what_stands_beside_the_content_of_each_route() -
     assert ("40403" in missing, "40401" in missing) == (True, False)
 
 
+@pytest.mark.parametrize("path", ["/topics/{topic}", "/topics/{topic}/partitions/{partition}"])
+async def test_the_document_has_every_media_type_of_an_envelope_where_one_is_meant(
+    make_protocol: Callable[[], HTTPProtocol], path: str
+) -> None:
+    types = {f"application/vnd.kafka{of}{version}+json"
+             for of in ("", ".json", ".binary", ".text") for version in ("", ".v1", ".v2")}  # fmt: skip
+    types |= {"application/json", "application/octet-stream"}
+    async with open_exchanges(Known(CLUSTER)) as exchanges:
+        client = exchanges.connect(make_protocol=make_protocol)
+        document = (await client.ask(request("GET /openapi.json"))).json
+        assert document["paths"][path]["post"]["requestBody"]["content"].keys() == types
+        for type_ in types:
+            content = b'{"records":[{"value":"AAAA"}]}'
+            target = path.format(topic="orders", partition=0)
+            answer = await client.ask(request(f"POST {target}", f"Content-Type: {type_}", content=content))
+            assert answer.status == 200
+
+
+async def test_the_document_has_204_of_an_envelope_only_where_it_is_answered() -> None:
+    for dialect, options, status in (
+        ("confluent", {}, False),
+        ("karapace", {"promise": "queued"}, False),
+        ("strimzi", {}, True),
+        ("strimzi", {"respond_async": False}, False),
+        ("strimzi", {"respond_async": False, "promise": "queued"}, True),
+    ):
+        route = Route("/topics/{topic}", v2_dialect=dialect, **options)  # type: ignore[arg-type]
+        document = (await look("/openapi.json", config=Config(routes=[route]))).json
+        assert ("204" in document["paths"][route.path]["post"]["responses"]) == status
+        assert "204" in document["paths"]["/topics/{topic}/records"]["post"]["responses"]
+
+
 def test_every_error_has_its_place_in_the_document() -> None:
     own = {error for error in every_error() if error.__module__.startswith("ingest.")}
     assert own == {*ANYWHERE, *LOOKING_UP, *WRITING}

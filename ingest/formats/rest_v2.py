@@ -97,6 +97,13 @@ _MEDIA_TYPES = {
 }
 
 
+_NAMED_MEDIA_TYPES = {
+    f"application/vnd.kafka{kind}{version}+json": _MEDIA_TYPES[f"application/vnd.kafka{of}.v2+json"]
+    for kind, of in ((".json", ".json"), (".binary", ".binary"), ("", ".binary"), (".text", ".text"))
+    for version in (".v2", ".v1", "")
+} | dict.fromkeys(sorted(_BINARY - {""}), _MEDIA_TYPES["application/vnd.kafka.binary.v2+json"])
+
+
 class RestV2(Format):
     """`{"records":[…]}`, on its own paths, and on any route by its media type."""
 
@@ -104,6 +111,7 @@ class RestV2(Format):
     key_fields = False
     dialects = True
     media_types: ClassVar[Mapping[str, Any]] = _MEDIA_TYPES
+    named_media_types: ClassVar[Mapping[str, Any]] = _NAMED_MEDIA_TYPES
     also = (
         "The media types of REST Proxy v2 with .v1 or without a version, too, and the binary one as "
         "application/vnd.kafka.v2+json; on its own paths as application/json or application/octet-stream."

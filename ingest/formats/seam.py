@@ -255,6 +255,8 @@ class Format(abc.ABC):
 
     media_types: ClassVar[Mapping[str, Any]] = {}
     """For the document at `/openapi.json`: the media types of content, each with a JSON Schema."""
+    named_media_types: ClassVar[Mapping[str, Any]] = {}
+    """The same of those that it takes beside them where its route has this format."""
     also: ClassVar[str] = ""
     """What else of media types it takes, in a sentence for the same document."""
     answers: ClassVar[Mapping[int, Mapping[str, Any]]] = {}
