@@ -716,12 +716,12 @@ async def test_many_streams_have_few_batches_on_their_way_together() -> None:
     async with open_exchanges(producer) as exchanges:
         clients = [exchanges.connect() for _ in range(40)]
         for client in clients:
-            await client.send(OPEN + chunk(b"1\n" * 20_000))
+            await client.send(OPEN + chunk(b"1\n" * 5 * BATCH_RECORDS))
         await trio.testing.wait_all_tasks_blocked()
         assert producer.pending <= (16 + 40) * BATCH_RECORDS
         producer.release()
         for client in clients:
-            assert (await client.ask(chunk(b""))).json == {"accepted": 20_000, "failed": 0}
+            assert (await client.ask(chunk(b""))).json == {"accepted": 5 * BATCH_RECORDS, "failed": 0}
 
 
 async def test_of_many_streams_about_one_decodes_in_each_pass_of_the_loop() -> None:
