@@ -1,7 +1,7 @@
 """The command line: arguments become a Config, a Config becomes a running service, an end an exit code.
 
 Nothing about a request is decided here.  Exit codes: 0 drained, 1 the stop left an outcome unknown or a
-202 was lost, 2 wrong configuration.
+queued record was lost, 2 wrong configuration.
 """
 
 from __future__ import annotations

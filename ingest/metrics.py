@@ -52,7 +52,10 @@ METRICS = (
     Metric("ingest_records_total", "counter", ("topic", "result"), "Records with their final report."),
     Metric("ingest_records_accepted_total", "counter", (), "Records let in."),
     Metric(
-        "ingest_records_lost_total", "counter", (), "Records answered 202 and then not acknowledged by Kafka."
+        "ingest_records_lost_total",
+        "counter",
+        (),
+        "Queued records that Kafka did not acknowledge after their answer.",
     ),
     Metric(
         "ingest_delivery_seconds", "histogram", (), "From the queue to the reports of a request's records."

@@ -106,10 +106,12 @@ def _writes(route: Route, formats: Sequence[Format], dialect: Dialect) -> dict[s
         asked = [each for each in formats if each.media_types or not each.paths]
     else:
         asked = [each for each in formats if each.name == route.format]
-    content = {name: {"schema": schema} for each in asked for name, schema in each.media_types.items()}
-    if route.format is not None:
-        for each in asked:
-            content |= {name: {"schema": schema} for name, schema in each.named_media_types.items()}
+    schemas: dict[str, Any] = {}
+    for each in asked:
+        schemas |= each.media_types
+        if route.format is not None:
+            schemas |= each.named_media_types
+    content = {name: {"schema": schema} for name, schema in schemas.items()}
     if not content or route.format is None:
         content.setdefault(_ANYTHING, {"schema": {}})
     body: dict[str, Any] = {"content": content}

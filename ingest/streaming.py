@@ -194,7 +194,7 @@ class Stream:
                 return
             # How many there are is known only now.
             self._streams.turn.spend(self._reader.cost_of(batch))
-            await self._take(batch.promisable() if self._intent.queued else batch)
+            await self._take(self._intent.to_take(batch))
             size = 0
 
     async def _take(self, batch: Batch) -> None:

@@ -204,9 +204,7 @@ class Whole:
                 await self._turn.take(
                     len(content) + (OBJECT_COST * content.count(b"{") if reader.steps else 0)
                 )
-            batch = reader.read(content)
-            if intent.queued:
-                batch = batch.promisable()
+            batch = intent.to_take(reader.read(content))
             if reader.steps:
                 self._beside.grow(self._cost_beside(batch))
             # Whoever is told 202 does not wait, and the record that waits has no head.
@@ -237,8 +235,7 @@ class Whole:
                     return parts
                 if not batch.numbers and not batch.failures:
                     continue
-                if self._intent.queued:
-                    batch = batch.promisable()
+                batch = self._intent.to_take(batch)
                 beside = self._cost_beside(batch)
                 total += batch.cost + beside
                 if total > self._budget.limit_bytes // 2:

@@ -187,7 +187,7 @@ class Workers:
                     break
                 log.error("worker ended", extra={"worker": number, "pid": pid, "status": status})
                 self._ended += 1
-                self._failed = True  # what it had answered with 202 may be lost
+                self._failed = True  # what was queued in it may be lost
             ends = 1 if trio.current_time() - began >= STEADY_SECONDS else ends + 1
             if ends >= MOST_ENDS and (pid is not None or not self._processes):
                 log.error("worker ends again and again: giving up", extra={"worker": number, "times": ends})

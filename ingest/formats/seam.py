@@ -61,6 +61,10 @@ class Intent(NamedTuple):
     fields: Fields = ()
     """What every answer has beside its own fields, for pages in browsers."""
 
+    def to_take(self, batch: Batch) -> Batch:
+        """`batch`; where no report is waited for, what no producer can write fails before the answer."""
+        return batch.promisable() if self.queued else batch
+
 
 class Bounds(NamedTuple):
     """What one request may have, in bytes."""
