@@ -817,6 +817,14 @@ def test_what_is_wrong_around_the_records_has_its_place(frame: bytes) -> None:
     assert in_steps.value.message == whole.value.message
 
 
+@pytest.mark.parametrize("content", [b'[{"records":[{"value":1}]}]', b' "records"', b"records=1", b"7", b" "])
+def test_what_is_no_object_is_refused_alike_in_steps(content: bytes) -> None:
+    for read in (reader().read, lambda content: list(reader().read_in_steps(content))):
+        with pytest.raises(IngestError) as raised:
+            read(content)
+        assert raised.value.status == 400
+
+
 @given(st.binary(max_size=60))
 def test_nothing_but_an_answer_comes_of_any_content(content: bytes) -> None:
     for text in (content, b'{"records":[{"value":' + content, b'{"records":[' + content + b"]}"):

@@ -901,6 +901,16 @@ def test_nothing_but_an_answer_comes_of_any_stream(content: bytes) -> None:
         assert error.status in (400, 422)
 
 
+@pytest.mark.parametrize("content", [b'[{"entries":[{"id":"1"}]}]', b' "entries"', b"entries=1", b"7", b" "])
+@pytest.mark.parametrize("in_steps", [False, True])
+def test_a_batch_that_is_no_object_is_refused_alike_in_steps(content: bytes, in_steps: bool) -> None:
+    reader = opened_reader(RestV3Batch(paths=True), "/b/{topic}")
+    assert isinstance(reader, Reader)
+    with pytest.raises(IngestError) as raised:
+        list(reader.read_in_steps(content)) if in_steps else reader.read(content)
+    assert raised.value.status == 400
+
+
 @given(FRAGMENTS | st.lists(WHOLE_OBJECTS).map(lambda those: b'{"entries":[' + b",".join(those) + b"]}"))
 def test_nothing_but_an_answer_comes_of_any_batch(content: bytes) -> None:
     found: list[object] = []

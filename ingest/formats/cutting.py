@@ -193,6 +193,11 @@ def find_array(content: bytes, name: str) -> int | None:
     return None if match is None else match.end()
 
 
+def begins_object(content: bytes) -> bool:
+    """Whether an object begins in the first `FRAME_BYTES` of `content`, behind nothing but white space."""
+    return content[:FRAME_BYTES].lstrip().startswith(b"{")
+
+
 class ArrayInSteps:
     """The objects of one array that is somewhere in `content`, some at a time."""
 

@@ -23,7 +23,7 @@ from ingest.errors import (
     shown,
 )
 from ingest.formats.base64 import REFUSED
-from ingest.formats.cutting import FRAME_BYTES, ArrayInSteps, find_array, most_bytes
+from ingest.formats.cutting import FRAME_BYTES, ArrayInSteps, begins_object, find_array, most_bytes
 from ingest.formats.dialects import WRITERS, spokesman
 from ingest.formats.keys import JSON_FAULTS, json_fault
 from ingest.formats.plain import ENVELOPES, MOST_HEADERS, check_headers, check_size, not_read
@@ -227,6 +227,8 @@ class EnvelopeReader(ReaderInSteps):
     def read_in_steps(self, content: bytes) -> Iterator[Batch]:
         """The same in batches: the array is cut into its objects, which are read some at a time."""
         begin = find_array(content, "records")
+        if not begins_object(content):
+            raise BadRequest(f"the content is no JSON object; an envelope is {_ENVELOPE}{self._hint}")
         if begin is None:
             raise self._no_records(f" within the first {FRAME_BYTES} bytes")
         steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes), "record", begin)

@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 from ingest.answers import error_body
 from ingest.errors import BadRequest, IngestError, TooLarge, Unprocessable
 from ingest.formats.base64 import B, read_leniently
-from ingest.formats.cutting import FRAME_BYTES, ArrayInSteps, find_array, most_bytes
+from ingest.formats.cutting import FRAME_BYTES, ArrayInSteps, begins_object, find_array, most_bytes
 from ingest.formats.keys import JSON_FAULTS
 from ingest.formats.rest_v3 import (
     PATHS,
@@ -117,6 +117,8 @@ class EntriesReader(ReaderInSteps):
     def read_in_steps(self, content: bytes) -> Iterator[Batch]:
         """The same in batches."""
         begin = find_array(content, "entries")
+        if not begins_object(content):
+            raise BadRequest("the content is no JSON object")
         if begin is None:
             raise _no_entries(f" within the first {FRAME_BYTES} bytes")
         steps = ArrayInSteps(content, most_bytes(self.bounds.record_bytes), "entry", begin)
