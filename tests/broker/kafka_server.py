@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 FOLDER = Path(__file__).parent
@@ -159,6 +159,18 @@ def free_port() -> int:
             listener.bind(("127.0.0.1", port))
             return port
     raise KafkaMissing("no port between 20000 and 32000 is free on 127.0.0.1")
+
+
+def _watermarks(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]:
+    """Its offsets, lowest and next; a broker that has just started does not lead it for a moment."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return consumer.get_watermark_offsets(partition, timeout=30)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 class RealKafka:
@@ -306,7 +318,7 @@ class RealKafka:
             missing = 0
             assigned = []
             for partition in sorted(metadata.partitions):
-                low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=30)
+                low, high = _watermarks(consumer, TopicPartition(topic, partition))
                 missing += high - low
                 if high > low:
                     assigned.append(TopicPartition(topic, partition, OFFSET_BEGINNING))
