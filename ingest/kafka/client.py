@@ -39,6 +39,9 @@ SCAN_SECONDS = 2.0, 10.0
 at the most."""
 POLL_ALONE_SECONDS = 0.005
 """How long a poll waits while records are tried alone, whose reports come through another handle."""
+LOST_STATISTICS = 2
+"""After so many statistics without a broker a client looks for none any more, as may happen to one that was
+told once that there are none: see `ingest.kafka.topics.REOPEN_SECONDS`."""
 CLOSE_SECONDS = 0.5
 """How long a client that is let go has to hand out what it purged."""
 COPIED_BYTES = 512
@@ -111,6 +114,7 @@ class KafkaClient:
         self._suspects: list[tuple[Delivery, int]] = []
         self._errors: list[KafkaError] = []
         self._statistics: list[str] = []
+        self._lost = 0  # how many statistics one after the other had no broker
         self._handle = open_handle({**settings, "stats_cb": self._statistics.append}, self._errors.append)
         self._alone: Handle | None = None  # the same with batches of one record
         self.batch_bytes = int(settings.get("batch.size", BATCH_BYTES))
@@ -350,6 +354,10 @@ class KafkaClient:
             if note.fatal() and self.failure is None:
                 self.failure = f"it failed for good: {note.str()}"
         statistics = read_statistics(self._statistics[-1]) if self._statistics else None
+        if statistics is not None:
+            self._lost = 0 if statistics.brokers else self._lost + 1
+            if self._lost == LOST_STATISTICS and self.failure is None:
+                self.failure = "it knows no broker any more"
         counted = [(delivery, indexes.copy()) for delivery, indexes in self._counted]
         for _, indexes in self._counted:
             self.reported += len(indexes)

@@ -66,6 +66,7 @@ class Pulse:
         self._faults = FaultLog(log)
         self._client: AdminClient | None = None
         self._unable: str | None = None  # why there is no client
+        self._opened_at = -math.inf
         self._asked: dict[Place, _Question] = {}
         self._silent_since: float | None = None
 
@@ -82,33 +83,46 @@ class Pulse:
 
     async def watch(self) -> None:
         """Ask until cancelled."""
-        self._client = client = await self._open()
+        await self._open()
         async for _ in periodic(ASK_SECONDS):
-            client.poll(0)  # serves its log
-            self._take_answers()
-            self._ask(client)
+            if self._take_answers() and trio.current_time() - self._opened_at >= PATIENCE_SECONDS:
+                await self._open()
+            if self._client is not None:
+                self._ask(self._client)
             self._look()
 
-    async def _open(self) -> AdminClient:
+    async def _open(self) -> None:
+        """Have a new client, once there can be one."""
         while True:
             try:
-                client = await trio.to_thread.run_sync(open_admin, self._settings, limiter=self._limiter)
+                await trio.to_thread.run_sync(self._open_anew, limiter=self._limiter)
             except (KafkaException, RuntimeError) as error:  # no memory or no thread for it
                 self._unable = str(error)
                 self._faults(logging.ERROR, "kafka cannot be asked", {"error": str(error)})
                 await trio.sleep(ASK_SECONDS)
             else:
                 self._unable = None
-                return client
+                self._opened_at = trio.current_time()
+                return
 
-    def _take_answers(self) -> None:
+    def _open_anew(self) -> None:
+        self.close()
+        self._client = open_admin(self._settings)
+
+    def _take_answers(self) -> bool:
+        """Whether the client may know no broker any more; see `ingest.kafka.topics.REOPEN_SECONDS`."""
+        unanswered = unled = False
         for place, question in list(self._asked.items()):
-            if question.answered:
+            if question.ended:
                 del self._asked[place]
                 if question.answered_in_time:
                     self._silent_since = None
+                unanswered = unanswered or not question.answered
+                unled = unled or question.unled
+        return unled or (unanswered and self.trouble is not None)
 
     def _ask(self, client: AdminClient) -> None:
+        client.poll(0)  # serves its log
         leaders = self._leaders()[:MOST_ASKED]
         if not leaders:  # nobody to ask, so nobody is silent
             self._silent_since = None
@@ -130,7 +144,7 @@ class Pulse:
         self.silent = self.trouble is not None and now - self._seen_at >= SILENT_SECONDS
 
     def close(self) -> None:
-        """Let the client go; blocks while its threads end."""
+        """Let the client go, if there is one; blocks while its threads end."""
         self._asked.clear()
         self._client = None
 
@@ -139,25 +153,21 @@ class _Question:
     """One that is asked, and when its answer came: not when a busy loop found it."""
 
     def __init__(self, answer: Future[Any]) -> None:
+        self.ended = False
         self.answered = False
-        """Whether it has ended, with or without an answer of a broker."""
+        """Whether it has ended with an answer of a broker."""
+        self.unled = False
+        """Whether the answer is that nobody leads the partition: it is as old as the list that has it."""
         self.answered_in_time = False
-        """Whether a broker has said something, and soon enough."""
+        """Whether that came soon enough."""
         self._asked_at = time.monotonic()
         answer.add_done_callback(self._note)  # the answer keeps this, and not this the answer
 
     def _note(self, answer: Future[Any]) -> None:  # in librdkafka's thread
-        self.answered_in_time = time.monotonic() - self._asked_at < SILENT_SECONDS and _is_answer(answer)
-        self.answered = True
-
-
-def _is_answer(asked: Future[Any]) -> bool:
-    """Whether a broker has said something, be it that it may not tell."""
-    error = asked.exception()
-    if error is None:
-        offset: int = asked.result().offset
-        return offset != _NO_OFFSET
-    # That there is no such partition was in a broker's list; librdkafka's other errors are of its own making.
-    return isinstance(error, KafkaException) and (
-        error.args[0].code() > 0 or error.args[0].code() == KafkaError._NOENT
-    )
+        error = answer.exception()
+        code = error.args[0].code() if isinstance(error, KafkaException) else 0
+        self.unled = code == KafkaError._NOENT
+        # librdkafka's other errors, below 0, are of its own making.
+        self.answered = self.unled or code > 0 or (error is None and answer.result().offset != _NO_OFFSET)
+        self.answered_in_time = self.answered and time.monotonic() - self._asked_at < SILENT_SECONDS
+        self.ended = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
 from itertools import islice
@@ -49,6 +50,9 @@ ANSWER_SECONDS = 0.9
 
 A call of librdkafka cannot be ended early: after a cancellation its thread may live on for so long.
 """
+REOPEN_SECONDS = 5.0
+"""After so long without a broker to ask, the client that asks is made anew: one that was told once that there
+are no brokers may never look for them again (librdkafka 2.16, its issue 5301)."""
 CLOSE_SECONDS = 0.3
 """How long closing waits for a request that is under way."""
 ANY_TOPICS = 100
@@ -98,6 +102,7 @@ class Topics:
         self._limiter = trio.CapacityLimiter(1)
         self._faults = FaultLog(log)
         self._admin: AdminClient | None = None  # only touched by the thread that asks
+        self._unheard_at: float | None = None  # the same; since when it finds no broker
         self._quiet = threading.Event()  # no thread asks just now
         self._quiet.set()
         self._closed = False
@@ -312,16 +317,28 @@ class Topics:
                 # look at the cluster holds up no record.
                 self._admin = open_admin(self._settings)
             self._admin.poll(0)  # serves its log; nobody else does
-            return self._look(self._admin, names, making)
+            answer = self._look(self._admin, names, making)
+            self._unheard_at = None
+            return answer
         except KafkaException as error:
             reason: KafkaError = error.args[0]
-            if reason.fatal():
+            if reason.fatal() or self._finds_nobody(reason):
                 self._admin = None
+                self._unheard_at = None
             return reason
         finally:
             if self._closed:
                 self._admin = None
             self._quiet.set()
+
+    def _finds_nobody(self, reason: KafkaError) -> bool:
+        """Whether the client has found no broker for `REOPEN_SECONDS`."""
+        if reason.code() != KafkaError._TRANSPORT:
+            return False
+        now = time.monotonic()
+        if self._unheard_at is None:
+            self._unheard_at = now
+        return now - self._unheard_at >= REOPEN_SECONDS
 
     def _look(self, admin: AdminClient, names: frozenset[str], making: list[str]) -> ClusterTopics:
         for name in making:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,13 +39,21 @@ def broken_handles(monkeypatch: pytest.MonkeyPatch) -> Iterator[Switch]:
     switch = Switch()
 
     class Handle(confluent_kafka.Producer):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
+        def __init__(self, settings: dict[str, Any], **options: Any) -> None:
             switch.made += 1
             if switch.kind == "never made":
                 raise confluent_kafka.KafkaException(confluent_kafka.KafkaError(code("_CRIT_SYS_RESOURCE")))
             # Not by its id, which the next one may have, once this one is gone.
             self.breaks = switch.made == 1 or switch.kind == "every poll"
-            super().__init__(*arguments, **options)
+            told = settings.get("stats_cb")
+            if told is not None:
+                settings = {**settings, "stats_cb": lambda text: told(self._forgetting(text))}
+            super().__init__(settings, **options)
+
+        def _forgetting(self, text: str) -> str:
+            if self.breaks and switch.kind == "knows no broker":
+                return json.dumps({**json.loads(text), "brokers": {}})
+            return text
 
         def poll(self, timeout: float = -1) -> int:
             kind = switch.kind if self.breaks else None

@@ -83,6 +83,20 @@ async def test_a_client_that_is_broken_is_replaced_and_every_record_has_its_answ
     assert max(values[b"%d" % number] for number in range(sent)) == 1, "a record was sent twice"
 
 
+async def test_a_client_that_knows_no_broker_any_more_is_replaced(kafka: MockKafka, switch: Switch) -> None:
+    async with kafka.open_producer(statistics_interval_ms=100) as producer:
+        await connect(producer)
+        switch.on("knows no broker")
+        sent = await submit(producer)
+        while switch.made == 1:
+            sent += await submit(producer, len(sent))
+            await trio.sleep(0.01)
+        assert (await reports(sent)).keys() <= {Receipt, DeliveryUnknown}
+        await until(lambda: producer.trouble is None)
+        await deliver(producer)
+        assert (switch.made, producer.ledger.pending) == (2, 0)
+
+
 @pytest.mark.parametrize(
     "name",
     ["OUT_OF_ORDER_SEQUENCE_NUMBER", "INVALID_PRODUCER_EPOCH", "INVALID_PRODUCER_ID_MAPPING",

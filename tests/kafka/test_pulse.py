@@ -11,6 +11,7 @@ import trio
 
 import ingest.kafka.pulse as pulse_module
 from ingest.kafka.pulse import ASK_SECONDS, SILENT_SECONDS, Place, Pulse
+from tests.forgetful_broker import ForgetfulBroker, open_forgetful_broker
 from tests.kafka.broken_handles import no_threads
 from tests.mock_kafka import LIST_OFFSETS, MockKafka, open_mock_kafka
 
@@ -21,7 +22,7 @@ LATE = 2.0
 
 @contextlib.asynccontextmanager
 async def asking(
-    kafka: MockKafka, leaders: Sequence[Place], delivered: Callable[[], int] = lambda: 0
+    kafka: MockKafka | ForgetfulBroker, leaders: Sequence[Place], delivered: Callable[[], int] = lambda: 0
 ) -> AsyncIterator[Pulse]:
     settings = {"bootstrap.servers": kafka.address, "reconnect.backoff.ms": 10, "log_level": 0}
     pulse = Pulse(settings, lambda: leaders, delivered)
@@ -130,6 +131,17 @@ async def test_answers_that_are_all_late_are_trouble_that_stays(monkeypatch: pyt
                 await until_trouble(pulse, is_there=False)
                 pytest.fail("a late answer is taken for a sign of life")
             kafka.set_latency(0)
+            await until_trouble(pulse, is_there=False)
+
+
+async def test_a_cluster_that_once_had_no_brokers_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse_module, "ASK_SECONDS", 0.1)
+    monkeypatch.setattr(pulse_module, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(pulse_module, "PATIENCE_SECONDS", 1.5)
+    with open_forgetful_broker(empty_lists=3) as broker:
+        async with asking(broker, [("t", 0)]) as pulse:
+            while broker.ends_told < 5:  # noqa: ASYNC110  # it has to be looked at
+                await trio.sleep(0.05)
             await until_trouble(pulse, is_there=False)
 
 

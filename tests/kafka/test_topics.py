@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+import ingest.kafka.topics as topics_module
 from ingest.errors import BadRequest, IngestError, KafkaUnavailable, Overloaded, TopicDenied, UnknownTopic
 from ingest.kafka.topics import (
     ANSWER_SECONDS,
@@ -20,6 +21,7 @@ from ingest.kafka.topics import (
     Topics,
     check_name,
 )
+from tests.forgetful_broker import ForgetfulBroker, open_forgetful_broker
 from tests.kafka.broken_handles import no_threads
 from tests.mock_kafka import METADATA, MockKafka, open_mock_kafka
 
@@ -34,7 +36,7 @@ def kafka() -> Iterator[MockKafka]:
 
 @contextlib.asynccontextmanager
 async def watched(
-    kafka: MockKafka,
+    kafka: MockKafka | ForgetfulBroker,
     *,
     allow: Collection[str] | None = None,
     expected: Collection[str] = (),
@@ -249,6 +251,16 @@ async def test_without_kafka_every_topic_is_unavailable_and_comes_back_with_it(k
                 await trio.sleep(0.05)
         with pytest.raises(UnknownTopic):
             await topics.require("none")
+
+
+async def test_a_cluster_that_once_had_no_brokers_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topics_module, "REOPEN_SECONDS", 1.0)
+    with open_forgetful_broker(empty_lists=3) as broker:
+        async with watched(broker) as topics:
+            while broker.forgets or not topics.reachable:  # it has to be looked at
+                topics.doubt()
+                await trio.sleep(0.05)
+            assert await topics.require("t") == 1000
 
 
 async def test_a_topic_in_use_is_unavailable_while_the_brokers_are_down(kafka: MockKafka) -> None:
