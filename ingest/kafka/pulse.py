@@ -145,7 +145,7 @@ class Pulse:
 
     def close(self) -> None:
         """Let the client go, if there is one; blocks while its threads end."""
-        self._asked.clear()
+        self._asked = {}  # another thread may be looking through them
         self._client = None
 
 
