@@ -737,7 +737,7 @@ async def test_clients_that_leave_while_many_are_ended_end_nothing_else(
             expire(connection)
 
         monkeypatch.setattr(Connection, "expire", all_leave_at_the_first)
-        while len(place.listeners.connections) < 200:
+        while raws and len(place.listeners.connections) < 200:  # a slow machine ends the first ones before
             await trio.lowlevel.checkpoint()
         await place.listeners.ended()
         async with place.client() as client:

@@ -80,7 +80,7 @@ async def test_a_client_that_is_broken_is_replaced_and_every_record_has_its_answ
         await until(lambda: len(busy_threads()) <= 2)  # one polls, one may ask for topics
         assert producer.ledger == before
     values = Counter(kafka.values("t"))
-    assert max(values[b"%d" % number] for number in range(sent)) == 1, "a record was sent twice"
+    assert max(values[b"%d" % number] for number in range(sent)) <= 1, "a record was sent twice"
 
 
 async def test_a_client_that_knows_no_broker_any_more_is_replaced(kafka: MockKafka, switch: Switch) -> None:
