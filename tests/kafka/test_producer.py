@@ -50,14 +50,13 @@ def numbered(count: int) -> list[Record]:
 async def deliver(producer: KafkaProducer) -> None:
     """Send until a record is delivered."""
     with trio.fail_after(10):
-        while kinds(await producer.send([Record("t", b"again")])) != [Receipt]:  # noqa: ASYNC110
+        while kinds(await producer.send([Record("t", b"sent until delivered")])) != [Receipt]:  # noqa: ASYNC110
             await trio.sleep(0.05)
 
 
 async def connect(producer: KafkaProducer) -> None:
-    """Have a first record delivered, and forget it."""
-    (report,) = await producer.send([Record("t", b"connected")])
-    assert isinstance(report, Receipt)
+    """Have a record delivered, and forget what it took: a slow machine may be late with the first."""
+    await deliver(producer)
     producer.ledger = Ledger()
 
 
@@ -168,7 +167,7 @@ async def test_at_the_deadline_what_librdkafka_has_is_unknown_and_what_waits_nev
         await until(lambda: producer.topics.trouble is None)  # the look at the cluster has a time of its own
         (report,) = await producer.send([Record("t", b"after")])
         assert isinstance(report, Receipt)
-    assert set(kafka.values("t")) == {b"connected", b"0", b"1", b"2", b"3", b"4", b"after"}
+    assert set(kafka.values("t")) == {b"sent until delivered", b"0", b"1", b"2", b"3", b"4", b"after"}
 
 
 async def test_one_request_can_be_handed_over_in_part(kafka: MockKafka) -> None:
@@ -683,4 +682,5 @@ async def test_a_lower_limit_of_a_topic_lowers_the_batches_and_loses_nothing(kaf
             for delivery in before + after:
                 assert kinds(await delivery.wait()) == [Receipt]
         assert producer.ledger == Ledger(accepted=100, delivered=100)
-    assert kafka.values("t") == [b"connected", *(b"%d" % number for number in range(100))]
+    values = [value for value in kafka.values("t") if value != b"sent until delivered"]
+    assert values == [b"%d" % number for number in range(100)]

@@ -66,8 +66,10 @@ async def test_a_client_that_is_broken_is_replaced_and_every_record_has_its_answ
         await connect(producer)
         switch.on(kind)
         sent, counts = 0, Counter[type]()
-        while not counts[DeliveryUnknown]:  # the loop may look for reports itself, and so not meet it at once
-            counts = await reports(await submit(producer, sent))
+        # The loop may look for reports itself, and so not meet it at once; and a slow machine's next client
+        # may have none of the first records delivered in time.
+        while not (counts[DeliveryUnknown] and counts[Receipt]):
+            counts += await reports(await submit(producer, sent))
             sent += 20
             assert counts.keys() <= {Receipt, DeliveryUnknown}
         await deliver(producer)
@@ -80,7 +82,7 @@ async def test_a_client_that_is_broken_is_replaced_and_every_record_has_its_answ
         await until(lambda: len(busy_threads()) <= 2)  # one polls, one may ask for topics
         assert producer.ledger == before
     values = Counter(kafka.values("t"))
-    assert max(values[b"%d" % number] for number in range(sent)) <= 1, "a record was sent twice"
+    assert max(values[b"%d" % number] for number in range(sent)) == 1, "a record was sent twice"
 
 
 async def test_a_client_that_knows_no_broker_any_more_is_replaced(kafka: MockKafka, switch: Switch) -> None:
