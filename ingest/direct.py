@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import trio
 
 from ingest.answers import finished, queued_response, record_response
@@ -32,6 +33,7 @@ class _Known:
     """What a head asks for, as it is wanted for each request that has it."""
 
     __slots__ = (
+        "closes",
         "cost",
         "counted",
         "decoder",
@@ -50,6 +52,7 @@ class _Known:
 
     def __init__(self, request: Request, intent: Intent) -> None:
         self.request = request  # kept, so that no other one has its identity
+        self.closes = not request.keep_alive
         self.like = intent.like
         self.key_path = intent.key_path
         self.cost = intent.like_cost
@@ -67,7 +70,9 @@ class _Known:
         self.route = intent.match.route.path
 
     def finish(self, response: Response) -> Response:
-        """The answer with the fields that all answers to this head have; its request is named apart."""
+        """The answer with what all answers to this head have; its request is named apart."""
+        if self.closes:
+            response = msgspec.structs.replace(response, closes=True)
         return finished(response, b"", self.fields) if self.fields else response
 
 
@@ -99,7 +104,7 @@ class Direct:
         if (
             request.head_bytes <= REMEMBERED_BYTES
             and id(request) not in self._known
-            and request.usual
+            and (request.usual or (not request.keep_alive and request.method != "HEAD"))
             and not request.expects_continue
             and request.content_length is not None
             and type(intent.format) in (plain.Plain, NDJSON)

@@ -172,6 +172,55 @@ async def test_answer_and_record_are_those_of_the_long_way(
     assert records == records[:1] * 4
 
 
+LAST = {
+    "delivered": request("POST /", "Connection: close", content=b"x"),
+    "queued": request("POST /", "Connection: close", ASYNC, content=b"x"),
+    "minimal": request("POST /", "Connection: close", MINIMAL, content=b"x"),
+    "from a page": request("POST /", "Connection: close", f"Origin: {PAGE}", content=b"x"),
+    "a line": request("POST /", "Connection: close", LINES, content=b"1\n"),
+    "a line, queued": request("POST /", "Connection: close", LINES, ASYNC, content=b"1\n"),
+    "HTTP/1.0": request("POST /", content=b"x", version="1.0"),
+}
+
+
+@pytest.mark.parametrize("engine", ["builtin", "h11"])
+@pytest.mark.parametrize("asked", LAST.values(), ids=LAST.keys())
+async def test_the_only_request_of_a_connection_goes_the_short_way_too(
+    cluster: MockKafka, asked: bytes, engine: str
+) -> None:
+    answers: list[Answer] = []
+    for access in (False, True):  # the log is written on the long way alone
+        async with open_place(cluster, access=access, engine=engine) as place:
+            for _ in range(3):
+                async with place.connect() as client:
+                    answers.append(await client.ask(asked))
+                    assert await client.rest() == b""
+            await place.server.shutdown()
+            assert place.server.ledger.delivered == 3
+            assert place.metric("ingest_connections") == 0
+    assert taken[-2:] == [True, True]
+    assert len({str(seen(answer)) for answer in answers}) == 1
+    assert answers[0].closes
+
+
+async def test_what_follows_the_last_request_takes_nothing_from_its_answer(cluster: MockKafka) -> None:
+    asked = request("POST /", "Connection: close", content=b"x")
+    async with open_place(cluster) as place:
+        async with place.connect() as client:
+            assert (await client.ask(asked)).status == 200
+        cluster.set_latency(0.3)
+        taken.clear()
+        async with place.connect() as client:
+            await client.send(asked)
+            while not taken:  # noqa: ASYNC110  # it is seen when it has been read
+                await trio.sleep(0.01)
+            await client.send(b"more that nobody reads")
+            assert (await client.answer()).status == 200
+            assert await client.rest() == b""  # and no reset
+        assert taken == [True]
+        cluster.set_latency(0)
+
+
 UNUSUAL = {
     "lines with their results": request("POST /?offsets=true", LINES, content=b'{"id":1}\n'),
     "no lines": request("POST /", LINES, content=b""),

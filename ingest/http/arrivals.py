@@ -5,6 +5,7 @@ Trio's own way to wait for a socket asks the kernel anew each time, and wakes a 
 
 from __future__ import annotations
 
+import functools
 import select
 import sys
 import types
@@ -27,10 +28,12 @@ _END = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR if sys.platform == 
 class Parked(parking.Place):
     """The place of one connection's coroutine, which may wait there for its socket."""
 
-    __slots__ = ("_arrived", "_ended", "_reads", "at_once")
+    __slots__ = ("_arrived", "_ended", "_reads", "_watch", "at_once")
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[Parked], None]) -> None:
+        """`watch` is called before it waits for the first time: many a connection is over by then."""
         super().__init__()
+        self._watch: Callable[[Parked], None] | None = watch
         self.at_once: Callable[[], bool] | None = None
         """Called when something arrives while `readable` waits; whether it goes on waiting."""
         self._arrived = False
@@ -40,6 +43,9 @@ class Parked(parking.Place):
     @types.coroutine
     def readable(self) -> Generator[object, None, None]:
         """Wait until something has arrived since this returned the last time."""
+        if self._watch is not None:
+            watch, self._watch = self._watch, None
+            watch(self)
         if not self._arrived and not self._ended:
             self._reads = True
             try:
@@ -76,15 +82,16 @@ class Arrivals:
 
     def join(self, descriptor: int) -> Parked:
         """A place for a connection; to `leave` before its descriptor is closed."""
-        place = Parked()
+        return Parked(functools.partial(self._watch_for, descriptor))
+
+    def _watch_for(self, descriptor: int, place: Parked) -> None:
         self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET)
         self._places[descriptor] = place
-        return place
 
     def leave(self, descriptor: int) -> None:
         """Nothing is to be told of this descriptor any more."""
-        del self._places[descriptor]
-        self._epoll.unregister(descriptor)
+        if self._places.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
 
     async def watch(self) -> None:
         """Have connections go on, on which something arrives, until cancelled."""

@@ -18,7 +18,7 @@ from ingest.budget import Budget
 from ingest.http.exchange import RECEIVE_BYTES, Disconnected, Exchange, Phase
 from ingest.http.messages import Request, Response
 from ingest.http.protocol import HTTPProtocol
-from ingest.http.streams import ByteStream
+from ingest.http.streams import WITH_THE_END, ByteStream
 from ingest.http.writing import write_usual
 from ingest.parking import own_task, park
 from ingest.sections import Timeouts
@@ -128,7 +128,7 @@ class AtOnce(Exchange):
                 if isinstance(left, Exception):
                     raise left
                 if left is not None:
-                    await self._transmit(left.data)
+                    await self._transmit(left.data, WITH_THE_END if left.is_last else 0)
                     if left.is_last:
                         self._unread = tcp.readable()
                         return None

@@ -293,13 +293,13 @@ class Exchange:
         except GONE as error:
             raise Disconnected from error
 
-    async def _transmit(self, data: bytes | memoryview) -> None:
+    async def _transmit(self, data: bytes | memoryview, flags: int = 0) -> None:
         if not data:
             return
         rest: bytes | memoryview = data
         try:
             if self._place is not None and self._tcp is not None:
-                sent = self._tcp.send_now(data)
+                sent = self._tcp.send_now(data, flags)
                 if sent == len(data):
                     return
                 rest = memoryview(data)[sent:]

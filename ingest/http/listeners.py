@@ -309,8 +309,13 @@ class Listeners:
         return True
 
     def _begin(self, connections: trio.Nursery, most: int) -> None:
-        for _ in range(min(most, len(self._accepted))):
+        """Begin up to `most` connections; what was reset while it waited here costs little, and ends here."""
+        while most and self._accepted:
             accepted, peer = self._accepted.popleft()
+            if accepted.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                accepted.close()
+                continue
+            most -= 1
             accepted.setblocking(False)
             tcp = TCPStream(accepted)
             stream: ByteStream = tcp

@@ -10,6 +10,9 @@ from typing import Protocol
 
 import trio
 
+WITH_THE_END = getattr(socket, "MSG_MORE", 0)  # Linux has it
+"""A flag for what is sent just before a close: it goes out with that, in one segment."""
+
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 seconds: close() sends RST
 
 
@@ -72,10 +75,10 @@ class TCPStream(trio.abc.HalfCloseableStream):
             else:
                 await trio.lowlevel.wait_writable(self._socket)
 
-    def send_now(self, data: bytes | bytearray | memoryview) -> int:
-        """How many bytes of `data` the kernel has taken."""
+    def send_now(self, data: bytes | bytearray | memoryview, flags: int = 0) -> int:
+        """How many bytes of `data` the kernel has taken; `flags` are those of send(2)."""
         try:
-            return self._socket.send(data)
+            return self._socket.send(data, flags)
         except (BlockingIOError, InterruptedError):
             return 0
 
@@ -93,10 +96,8 @@ class TCPStream(trio.abc.HalfCloseableStream):
         self.close()
 
     def close(self) -> None:
-        """Close at once; whoever waits for the socket is told."""
-        if self._socket.fileno() >= 0:
-            trio.lowlevel.notify_closing(self._socket)
-            self._socket.close()
+        """Close at once.  Nobody waits for the socket: who does is cancelled first."""
+        self._socket.close()
 
     def fileno(self) -> int:
         """The descriptor; -1 once closed."""

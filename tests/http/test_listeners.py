@@ -399,6 +399,27 @@ def reset(client: Client) -> None:
     stream.socket.close()
 
 
+async def test_connection_that_was_reset_before_it_was_accepted_is_not_begun(
+    make_protocol: MakeProtocol,
+) -> None:
+    begun = 0
+
+    def counted() -> HTTPProtocol:
+        nonlocal begun
+        begun += 1
+        return make_protocol()
+
+    async with open_place(counted, echo) as place:
+        for _ in range(100):
+            async with place.client() as gone:
+                await gone.send(GET)
+                reset(gone)
+        async with place.client() as client:
+            place.accept()
+            assert (await client.ask(GET)).status == 200
+    assert begun == 1
+
+
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 async def test_reset_while_the_answer_is_owed_cancels_the_request(
     make_protocol: MakeProtocol, tls: bool, caplog: pytest.LogCaptureFixture
