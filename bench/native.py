@@ -18,7 +18,7 @@ class NotBuilt(Exception):
 
 
 def program(name: str) -> Path:
-    """`wire` or `steady`, built from this very source.  Raises `NotBuilt`."""
+    """`wire`, `steady` or `walk`, built from this very source.  Raises `NotBuilt`."""
     source = SOURCES / f"{name}.c"
     path = BUILT / f"{name}-{hashlib.sha256(source.read_bytes()).hexdigest()[:8]}"
     if path.exists():

@@ -28,12 +28,12 @@ from bench.processes import Cores, cores
 from bench.study import findings as kept
 from bench.study import plan, plots, report
 from bench.study.findings import Checked, Failed, Findings
+from bench.study.runs import PUBLISHED, walk_ns
 from bench.study.steps import Step, steps
 from bench.systems import SYSTEMS, NotStarted
 from tests.broker.kafka_server import KafkaFailed, KafkaMissing
 
 FOLDER = results.ROOT / "build" / "study"
-PUBLISHED = results.PUBLISHED / "study"
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -86,7 +86,7 @@ def main() -> None:
         cut = True
     if cut:
         sys.exit(f"study: cut; `nox -s study` goes on from {path}")
-    found.settings["finished"] = results.now()
+    found.settings |= {"finished": results.now(), **_walked("walk_ns_after")}
     found.write(path)
     if given.quick or given.only:
         plots.draw(found, FOLDER)
@@ -136,10 +136,20 @@ def _begin(path: Path, pace: plan.Pace, systems: list[str], *, afresh: bool) -> 
         "congestion_control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         "ephemeral_ports": Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split(),
         "tcp_tw_reuse": Path("/proc/sys/net/ipv4/tcp_tw_reuse").read_text().strip(),
+        **_walked("walk_ns_before"),
     }
     left_out = {name: "not in bench/systems.py" for name in systems if name not in SYSTEMS}
     versions = results.versions() | results.pinned_versions()
     return Findings(results.now(), commit, results.machine(), versions, settings, left_out)
+
+
+def _walked(name: str) -> dict[str, float]:
+    """What `walk_ns` finds, as a setting; none where there is no compiler."""
+    try:
+        return {name: walk_ns()}
+    except NotBuilt as error:
+        _say(f"memory is not looked at: {error}")
+        return {}
 
 
 def run(found: Findings, path: Path, wanted: Sequence[Step]) -> None:

@@ -23,6 +23,7 @@ from bench.study.findings import (
     Storm,
     middle,
 )
+from bench.study.runs import runs
 from bench.study.storm_report import storm_line, storms
 
 PAGE = ROOT / "docs" / "explanation" / "study.md"
@@ -376,6 +377,7 @@ SECTIONS: dict[str, Callable[[Findings], str]] = {
     "origin": origin,
     "figures": reach,
     "missed": missed,
+    "runs": runs,
     "links": links,
     "phases": phases,
     "factors": changes,
