@@ -310,7 +310,9 @@ class Listeners:
 
     def _begin(self, connections: trio.Nursery, most: int) -> None:
         """Begin up to `most` connections; what was reset while it waited here costs little, and ends here."""
-        while most and self._accepted:
+        for _ in range(min(max(most, ACCEPTS_A_WAKE), len(self._accepted))):
+            if not most:
+                break
             accepted, peer = self._accepted.popleft()
             if accepted.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 accepted.close()
