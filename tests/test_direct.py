@@ -195,9 +195,10 @@ async def test_the_only_request_of_a_connection_goes_the_short_way_too(
                 async with place.connect() as client:
                     answers.append(await client.ask(asked))
                     assert await client.rest() == b""
+            while place.metric("ingest_connections"):  # noqa: ASYNC110  # it closes just after that
+                await trio.sleep(0.01)
             await place.server.shutdown()
             assert place.server.ledger.delivered == 3
-            assert place.metric("ingest_connections") == 0
     assert taken[-2:] == [True, True]
     assert len({str(seen(answer)) for answer in answers}) == 1
     assert answers[0].closes

@@ -1,6 +1,6 @@
 /* How long a step takes of a walk through memory in no order: walk BYTES.
  *
- * A core's own cache holds about a megabyte.  What is larger comes out of one that neighbours on the same
+ * A core's own cache holds a megabyte or less.  What is larger comes out of one that neighbours on the same
  * processor share, or out of memory: so this tells how much of that cache a virtual machine has just now.
  * Prints nanoseconds.
  */

@@ -9,6 +9,7 @@ from bench import results
 from bench.native import program
 from bench.report import grid
 from bench.study import figures
+from bench.study.figures import Verdict
 from bench.study.findings import Findings, read
 
 PUBLISHED = results.PUBLISHED / "study"
@@ -42,7 +43,7 @@ def runs(findings: Findings) -> str:
     every = [findings, *(other for other in kept if other.date != findings.date)]
     verdicts = [figures.judge(each) for each in every]
     rows = [
-        (of_all[0].what, of_all[0].bound, *(f"{verdict.shown}, {verdict.word}" for verdict in of_all))
+        (_what(of_all[0]), of_all[0].bound, *(_measured(verdict) for verdict in of_all))
         for of_all in zip(*verdicts, strict=True)
     ]
     about = [
@@ -52,3 +53,17 @@ def runs(findings: Findings) -> str:
     ]
     table = grid(("What", "To reach", *(each.date for each in every)), rows)
     return table + "\n\n" + "\n\n".join(about)
+
+
+def _against(verdict: Verdict) -> str:
+    return " / ".join(name for name, _ in verdict.between)
+
+
+def _what(verdict: Verdict) -> str:
+    return verdict.what.removesuffix(f": {_against(verdict)}")
+
+
+def _measured(verdict: Verdict) -> str:
+    """With the systems that it compares: the best of the others is not the same one in every run."""
+    against = f" ({_against(verdict)})" if verdict.between else ""
+    return f"{verdict.shown}{against}, {verdict.word}"

@@ -44,8 +44,8 @@ class Parked(parking.Place):
     def readable(self) -> Generator[object, None, None]:
         """Wait until something has arrived since this returned the last time."""
         if self._watch is not None:
-            watch, self._watch = self._watch, None
-            watch(self)
+            self._watch(self)
+            self._watch = None
         if not self._arrived and not self._ended:
             self._reads = True
             try:

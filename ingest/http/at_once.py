@@ -131,6 +131,9 @@ class AtOnce(Exchange):
                     await self._transmit(left.data, WITH_THE_END if left.is_last else 0)
                     if left.is_last:
                         self._unread = tcp.readable()
+                        # In this very step, and not by the close, which would reset away what it still
+                        # holds if the client sent something before it.
+                        await tcp.send_eof()
                         return None
                     del left  # what a connection keeps while it is idle, it keeps ten thousand times
                     self._wait_for_request(self._timeouts.idle_seconds)
@@ -218,12 +221,12 @@ class AtOnce(Exchange):
         """`_read`, from where the connection is parked."""
         if self._place is None or self._tcp is None:
             return await self._read()
-        try:
-            while True:
-                if self._tcp.emptied:
-                    await self._place.readable()
+        while True:
+            if self._tcp.emptied:
+                await self._place.readable()
+            try:
                 data = self._tcp.receive_now(RECEIVE_BYTES)
-                if data is not None:
-                    return data
-        except OSError as error:
-            raise Disconnected from error
+            except OSError as error:
+                raise Disconnected from error
+            if data is not None:
+                return data

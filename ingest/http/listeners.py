@@ -64,6 +64,7 @@ _NO_SYN = b"".join(
     )
 )
 
+_RESETS = {errno.ECONNRESET, errno.EPIPE}
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -309,13 +310,19 @@ class Listeners:
         return True
 
     def _begin(self, connections: trio.Nursery, most: int) -> None:
-        """Begin up to `most` connections; what was reset while it waited here costs little, and ends here."""
+        """Begin up to `most` connections.
+
+        One that was reset while it waited is closed, whatever it had sent: nobody is there to answer, and
+        thousands that come like that would hold up everybody who waits behind them.
+        """
+        left = False
         for _ in range(min(max(most, ACCEPTS_A_WAKE), len(self._accepted))):
             if not most:
                 break
             accepted, peer = self._accepted.popleft()
-            if accepted.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            if accepted.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in _RESETS:
                 accepted.close()
+                left = True
                 continue
             most -= 1
             accepted.setblocking(False)
@@ -330,6 +337,8 @@ class Listeners:
             connections.start_soon(self._serve, connection)
         if not self._accepted:
             self._one_accepted = trio.Event()
+        if left:
+            self._note_left()
 
     @property
     def _open(self) -> int:
@@ -340,5 +349,8 @@ class Listeners:
             await connection.serve()
         finally:
             self.connections.discard(connection)
-            self._one_left.set()
-            self._one_left = trio.Event()
+            self._note_left()
+
+    def _note_left(self) -> None:
+        self._one_left.set()
+        self._one_left = trio.Event()

@@ -11,7 +11,7 @@ from typing import Protocol
 import trio
 
 WITH_THE_END = getattr(socket, "MSG_MORE", 0)  # Linux has it
-"""A flag for what is sent just before a close: it goes out with that, in one segment."""
+"""A flag for what is sent just before `send_eof`: it goes out with that, in one segment."""
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 seconds: close() sends RST
 

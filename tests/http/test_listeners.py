@@ -420,6 +420,28 @@ async def test_connection_that_was_reset_before_it_was_accepted_is_not_begun(
     assert begun == 1
 
 
+async def test_place_of_a_connection_that_was_reset_is_given_to_the_next_at_once(
+    make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.http.listeners.EVICTED_SECONDS", 60)  # or else in a while
+    held = Held()
+
+    async def hold_or_echo(exchange: Exchange) -> Response:
+        return await (echo if exchange.request.target == b"/free" else held)(exchange)
+
+    async with open_place(make_protocol, hold_or_echo, most=2) as place, place.client() as holder:
+        place.accept()
+        await holder.send(GET)
+        await held.begun.wait()
+        for _ in range(20):  # whether the place is free when it is looked for is a matter of luck
+            with socket.create_connection((LOCALHOST, place.port)) as raw:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            async with open_raw(place) as (_, client):
+                assert (await client.ask(request("GET /free", "Connection: close"))).content == b"/free"
+        held.answer.set()
+        assert (await holder.answer()).status == 200
+
+
 @pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
 async def test_reset_while_the_answer_is_owed_cancels_the_request(
     make_protocol: MakeProtocol, tls: bool, caplog: pytest.LogCaptureFixture
@@ -659,6 +681,27 @@ async def test_who_ends_its_side_behind_a_request_is_answered_and_let_go() -> No
             await way.answer()
             assert (await client.answer()).status == 200
             assert await client.rest() == b""
+            await place.listeners.ended()
+
+
+class Last(Later):
+    """The same with answers that end the connection."""
+
+    def end(self, begun: Later) -> Answer:
+        return Answer(Response(200, content=b"last", closes=True), b"id")
+
+
+async def test_what_comes_behind_the_last_answer_takes_nothing_from_it() -> None:
+    way, asked = Last(), request("GET /last")
+    async with open_place(ENGINES["builtin"], echo, short_way=way) as place:
+        place.accept()
+        async with open_raw(place) as (raw, client):
+            await client.ask(asked)
+            raw.send(asked)
+            await way.answer()
+            raw.send(b"\r\n")  # before the connection's task has had a turn, in which it closes
+            answer = await client.answer()
+            assert (answer.content, answer.closes) == (b"last", True)
             await place.listeners.ended()
 
 
