@@ -33,7 +33,6 @@ class _Known:
     """What a head asks for, as it is wanted for each request that has it."""
 
     __slots__ = (
-        "closes",
         "cost",
         "counted",
         "decoder",
@@ -52,7 +51,6 @@ class _Known:
 
     def __init__(self, request: Request, intent: Intent) -> None:
         self.request = request  # kept, so that no other one has its identity
-        self.closes = not request.keep_alive
         self.like = intent.like
         self.key_path = intent.key_path
         self.cost = intent.like_cost
@@ -71,7 +69,7 @@ class _Known:
 
     def finish(self, response: Response) -> Response:
         """The answer with what all answers to this head have; its request is named apart."""
-        if self.closes:
+        if not self.request.keep_alive:
             response = msgspec.structs.replace(response, closes=True)
         return finished(response, b"", self.fields) if self.fields else response
 
